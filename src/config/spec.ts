@@ -1,0 +1,110 @@
+/**
+ * A function's resolved configuration: complete, frozen, in units. `resolve.ts` is the only maker.
+ *
+ * Every field is on one side: a forcing field cannot change in a running process, so a new value makes a new version
+ * (new instances); a policy field is applied to the live pool and restarts nothing.
+ */
+export interface FunctionSpec {
+  readonly name: string;
+
+  // Forcing.
+  /** `python3` (the host's) or `python3.N` (exactly that minor). */
+  readonly runtime: string;
+  readonly executionMode: 'process' | 'container';
+  /** Module inside the function's directory, without `.py`: `handler` by default. */
+  readonly handlerModule: string;
+  readonly handlerCallable: string;
+  readonly memoryBytes: number;
+  /** Thousandths of one CPU; null: no limit. */
+  readonly cpuMillis: number | null;
+  readonly pids: number;
+  readonly tmpBytes: number;
+  readonly environment: Readonly<Record<string, string>>;
+  /** `auto` (key not set): what `system` gives by default; resolved at start to `host` in this version. */
+  readonly network: 'host' | 'none';
+
+  // Policy.
+  readonly timeoutMs: number;
+  readonly minInstances: number;
+  readonly maxInstances: number;
+  /** Invocations one instance runs at a time. */
+  readonly concurrency: number;
+  /** Calls that may wait for an instance. */
+  readonly maxQueue: number;
+  readonly queueTimeoutMs: number;
+  readonly warmInstanceTtlMs: number;
+  readonly coldStartTimeoutMs: number;
+}
+
+export const FORCING_FIELDS = [
+  'runtime',
+  'executionMode',
+  'handlerModule',
+  'handlerCallable',
+  'memoryBytes',
+  'cpuMillis',
+  'pids',
+  'tmpBytes',
+  'environment',
+  'network',
+] as const satisfies readonly (keyof FunctionSpec)[];
+
+export const POLICY_FIELDS = [
+  'timeoutMs',
+  'minInstances',
+  'maxInstances',
+  'concurrency',
+  'maxQueue',
+  'queueTimeoutMs',
+  'warmInstanceTtlMs',
+  'coldStartTimeoutMs',
+] as const satisfies readonly (keyof FunctionSpec)[];
+
+export type PoolPolicy = Pick<FunctionSpec, (typeof POLICY_FIELDS)[number]>;
+
+export type IsolationLevel = 'strict' | 'standard' | 'none';
+export const LOGGING_LEVELS = ['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'] as const;
+export type LoggingLevel = (typeof LOGGING_LEVELS)[number];
+
+export const SCOPES = ['invoke', 'manage', 'admin'] as const;
+export type Scope = (typeof SCOPES)[number];
+
+export interface ApiKey {
+  readonly name: string;
+  /** SHA-256 of the key, 64 lower-case hex digits. */
+  readonly sha256: string;
+  readonly scopes: readonly Scope[];
+}
+
+/** The `system` section, resolved. `startOnly` keys are read once at the start; a later change says a restart is needed. */
+export interface SystemConfig {
+  readonly host: string;
+  readonly port: number;
+  readonly defaultMode: 'process' | 'container';
+  readonly maxConcurrentFunctions: number;
+  readonly coldStartTimeoutMs: number;
+  readonly warmInstanceTtlMs: number;
+  /** Absolute path. Holds all state: content store, journal, snapshot objects. */
+  readonly functionStoragePath: string;
+  readonly containerRuntime: string;
+  readonly baseImage: string;
+  readonly containersDisabled: boolean;
+  /** `auto` when the key is not set. */
+  readonly processIsolationLevel: IsolationLevel | 'auto';
+  readonly loggingLevel: LoggingLevel;
+  readonly maxBodyBytes: number;
+}
+
+export const START_ONLY_FIELDS = [
+  'host',
+  'port',
+  'functionStoragePath',
+  'processIsolationLevel',
+  'containerRuntime',
+  'containersDisabled',
+] as const satisfies readonly (keyof SystemConfig)[];
+
+export interface GitConfig {
+  /** Full ref of the served branch, or undefined: the branch that HEAD names at the start. */
+  readonly branchRef: string | undefined;
+}

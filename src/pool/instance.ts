@@ -1,0 +1,96 @@
+import type { Readable } from 'node:stream';
+
+/** One call as the pool and the runner see it. */
+export interface Invocation {
+  readonly callId: string;
+  readonly method: string;
+  /** What follows the function's name in the URL, still percent-encoded once; `/` when nothing follows. */
+  readonly path: string;
+  /** Without the leading `?`. */
+  readonly query: string;
+  /** Flat list name, value, name, value; repeated names survive. Hop-by-hop headers and our key are already gone. */
+  readonly headers: readonly string[];
+  readonly body: Uint8Array;
+  /** Aborted when the caller went away before the answer ended. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+export interface HandlerAnswer {
+  readonly status: number;
+  /** Flat list name, value, …; already checked: no CR, LF, NUL, no header that only the gateway may set. */
+  readonly headers: readonly string[];
+  /** A stream occupies the instance until it closed; destroying it early stops the handler's production by killing the instance. */
+  readonly body: Uint8Array | Readable;
+  /** Milliseconds in the handler, measured in the runner; for a stream until its first chunk. */
+  readonly execMs: number;
+}
+
+/** Phases of one cold start in milliseconds, as far as the implementation knows them. */
+export interface StartPhases {
+  readonly spawnMs: number;
+  readonly isolateMs: number;
+  readonly importMs: number;
+}
+
+export interface InstanceUsage {
+  readonly memoryBytes: number;
+  readonly peakMemoryBytes: number | undefined;
+  readonly cpuMs: number | undefined;
+}
+
+/** Why an instance ended. `stopped`: we asked for it. */
+export interface InstanceExit {
+  readonly cause: 'stopped' | 'crash' | 'oom' | 'bad_response';
+  /** For people: "killed by signal 9", "exit status 3", "sent a frame of unknown type 77". */
+  readonly detail: string;
+}
+
+/**
+ * One live runner as a runtime makes it: no lifecycle rules here, the guard (`guarded-instance.ts`) has them once for
+ * every implementation. Ready from birth: `Runtime.start` resolves only after the handler is loaded.
+ */
+export interface Instance {
+  /** Unique over the daemon's life; `[a-z0-9-]+`. */
+  readonly id: string;
+  /** In the host's PID namespace, when there is one. */
+  readonly pid: number | undefined;
+  readonly mode: 'process' | 'container';
+  readonly phases: StartPhases;
+  /**
+   * Sends one invocation and resolves with the answer's head (and body, unless it streams). Rejects with FaasError
+   * `handler_error` (the instance stays usable), or `crash`, `oom`, `bad_response` (it does not). Has no deadline of its own.
+   */
+  invoke(invocation: Invocation, deadlineMs: number): Promise<HandlerAnswer>;
+  /** Kills the whole tree. Any number of times, in any state. Resolves once no process of the instance is left. */
+  kill(): Promise<void>;
+  /** Resolves once, when no process is left, whoever caused it. Never rejects. */
+  readonly exited: Promise<InstanceExit>;
+  usage(): Promise<InstanceUsage | undefined>;
+}
+
+/** What a runtime needs to start an instance: the forcing side of a spec and the materialised code. */
+export interface StartRequest {
+  readonly functionName: string;
+  readonly version: string;
+  readonly runtime: string;
+  /** Absolute path of the read-only directory that holds the function's files. */
+  readonly codeDirectory: string;
+  readonly handlerModule: string;
+  readonly handlerCallable: string;
+  readonly memoryBytes: number;
+  readonly cpuMillis: number | null;
+  readonly pids: number;
+  readonly tmpBytes: number;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly network: 'host' | 'none';
+  readonly timeoutMs: number;
+}
+
+export interface Runtime {
+  /**
+   * Starts one instance and loads the handler. Rejects with FaasError `init_failed` (exception, file and line in the
+   * detail; the process tree is gone), `oom`, `isolation_unavailable`. An aborted signal kills what was begun and
+   * rejects with the signal's reason. Never tries again by itself.
+   */
+  start(request: StartRequest, signal: AbortSignal): Promise<Instance>;
+}
