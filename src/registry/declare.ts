@@ -1,0 +1,63 @@
+import type { ResolvedConfig } from '../config/load.ts';
+import type { Problem } from '../errors.ts';
+import { functionEtag, functionVersion, type DeclaredFunction, type Revision } from './revision.ts';
+
+/** What `declareRevision` needs to know of a tree's entries: `git ls-tree -r -t`. */
+export interface ListedEntry {
+  readonly path: string;
+  readonly type: string;
+  readonly oid: string;
+}
+
+export interface DeclareInput {
+  readonly tree: string;
+  readonly entries: readonly ListedEntry[];
+  readonly config: ResolvedConfig;
+  /** Path of the configuration file from the top of the workspace. */
+  readonly configFile: string;
+}
+
+/**
+ * Joins the directories `functions/<name>/` with the entries of the configuration: a directory without an entry gets the
+ * defaults, an entry without a directory is a problem, and so is a function without its handler's file. Pure.
+ */
+export function declareRevision(input: DeclareInput): { revision: Revision; problems: Problem[] } {
+  const { config } = input;
+  const problems: Problem[] = [];
+  const functions = new Map<string, DeclaredFunction>();
+  const blobs = new Set<string>();
+  for (const entry of input.entries) if (entry.type === 'blob') blobs.add(entry.path);
+
+  for (const [name, treeOid] of functionDirectories(input.entries)) {
+    const declared = config.functionEntries.get(name);
+    const spec = declared?.spec ?? config.specFor(name);
+    const handlerFile = `functions/${name}/${spec.handlerModule.replaceAll('.', '/')}.py`;
+    if (!blobs.has(handlerFile)) {
+      const place = declared === undefined ? { file: handlerFile, line: 1, column: 1 } : { file: input.configFile, line: declared.line, column: declared.column };
+      problems.push({ ...place, message: `function ${name} has no file ${handlerFile}, where its handler \`${spec.handlerCallable}\` is looked for` });
+    }
+    functions.set(name, {
+      name,
+      spec,
+      treeOid,
+      version: functionVersion(treeOid, spec),
+      etag: functionEtag(treeOid, config.slice(name)),
+      handlerFile,
+    });
+  }
+  for (const [name, entry] of config.functionEntries) {
+    if (functions.has(name)) continue;
+    problems.push({ file: input.configFile, line: entry.line, column: entry.column, message: `function ${name} is configured, but there is no directory functions/${name}/ with files in it` });
+  }
+  const revision: Revision = { tree: input.tree, functions, system: config.system, git: config.git, keys: config.keys };
+  return { revision, problems };
+}
+
+/** Name and tree OID of every directory right below `functions/`, in the order of the tree. */
+function* functionDirectories(entries: readonly ListedEntry[]): Generator<[string, string]> {
+  for (const entry of entries) {
+    if (entry.type !== 'tree') continue;
+    const parts = entry.path.split('/');
+    if (parts.length === 2 && parts[0] === 'functions' && parts[1] !== undefined) yield [parts[1], entry.oid];
+  }
+}
