@@ -12,6 +12,8 @@ export const GIT_ENVIRONMENT: Readonly<Record<string, string>> = {
   GIT_ATTR_NOSYSTEM: '1',
   GIT_OPTIONAL_LOCKS: '0',
   GIT_NO_REPLACE_OBJECTS: '1',
+  // Paths are names, never patterns.
+  GIT_LITERAL_PATHSPECS: '1',
 };
 
 /** Configuration that every git child gets through its environment, so that `.git/config` stays the user's and cannot run code. */
@@ -126,7 +128,12 @@ export class Git {
       child.stdout?.on('data', (chunk: Buffer) => {
         stdoutBytes += chunk.length;
         if (stdoutBytes > maxOutputBytes)
-          fail(new FaasError('git_failed', { detail: `git ${args[0]} printed more than ${maxOutputBytes} bytes.` }));
+          fail(
+            new FaasError('git_failed', {
+              detail: `git ${args[0]} printed more than ${maxOutputBytes} bytes.`,
+              context: { outputTooLarge: true },
+            }),
+          );
         else stdout.push(chunk);
       });
       child.stderr?.on('data', (chunk: Buffer) => {
