@@ -1,0 +1,95 @@
+import type { FunctionSpec } from '../config/spec.ts';
+import { FaasError } from '../errors.ts';
+import type { Clock } from '../observability/clock.ts';
+import type { InstanceView } from './instance-view.ts';
+import type { Pool } from './pool.ts';
+import { FunctionStats } from './stats.ts';
+
+/** What serves under one name. */
+export interface Deployment {
+  readonly name: string;
+  readonly spec: FunctionSpec;
+  readonly version: string;
+  readonly treeOid: string;
+  readonly etag: string;
+  readonly pool: Pool;
+}
+
+export interface ServedRevision {
+  /** Undefined when uncommitted edits are served. */
+  readonly commit: string | undefined;
+  readonly tree: string;
+}
+
+/** The live table: what serves now. It is replaced as a whole, so no caller ever sees two revisions mixed. */
+export class Deployments {
+  readonly #clock: Clock;
+  readonly #stats = new Map<string, FunctionStats>();
+  /** Pools that left the table and still have processes. */
+  readonly #retired = new Set<Pool>();
+  #table: ReadonlyMap<string, Deployment> = new Map();
+  #revision: ServedRevision | undefined;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  find(name: string): Deployment | undefined {
+    return this.#table.get(name);
+  }
+
+  /** In the order of the names. */
+  list(): Deployment[] {
+    return [...this.#table.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+  }
+
+  /** Undefined before the first revision serves. */
+  get revision(): ServedRevision | undefined {
+    return this.#revision;
+  }
+
+  /**
+   * Serves `next` from now on, by one assignment. Returns the deployments whose pool serves no more; the caller drains them.
+   * A deployment that only got another spec keeps its pool and is not among them.
+   */
+  replace(next: ReadonlyMap<string, Deployment>, revision: ServedRevision): readonly Deployment[] {
+    const previous = this.#table;
+    this.#table = next;
+    this.#revision = revision;
+    const gone = [...previous.values()].filter(({ name, pool }) => next.get(name)?.pool !== pool);
+    for (const { pool } of gone) {
+      this.#retired.add(pool);
+      void pool.ended.then(() => this.#retired.delete(pool));
+    }
+    for (const name of this.#stats.keys()) if (!next.has(name)) this.#stats.delete(name);
+    return gone;
+  }
+
+  /** The statistics of a function: made on first use, kept over its versions, dropped when it leaves the table. */
+  statsFor(name: string): FunctionStats {
+    let stats = this.#stats.get(name);
+    if (stats === undefined) {
+      stats = new FunctionStats(this.#clock);
+      this.#stats.set(name, stats);
+    }
+    return stats;
+  }
+
+  /** Every live instance, also those of versions that still drain. */
+  instances(): InstanceView[] {
+    return this.#pools().flatMap((pool) => pool.instances());
+  }
+
+  /** Stops one instance after its running calls; resolves when no process of it is left. Rejects with `unknown_instance`. */
+  async stopInstance(id: string): Promise<void> {
+    for (const pool of this.#pools()) {
+      const stopped = pool.stopInstance(id);
+      if (stopped !== undefined) return stopped;
+    }
+    throw new FaasError('unknown_instance');
+  }
+
+  #pools(): Pool[] {
+    return [...Array.from(this.#table.values(), ({ pool }) => pool), ...this.#retired];
+  }
+}
