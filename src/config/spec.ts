@@ -20,7 +20,7 @@ export interface FunctionSpec {
   readonly pids: number;
   readonly tmpBytes: number;
   readonly environment: Readonly<Record<string, string>>;
-  /** `auto` (key not set): what `system` gives by default; resolved at start to `host` in this version. */
+  /** `host` when the key is not set, in this version. */
   readonly network: 'host' | 'none';
 
   // Policy.
@@ -74,6 +74,8 @@ export interface ApiKey {
   /** SHA-256 of the key, 64 lower-case hex digits. */
   readonly sha256: string;
   readonly scopes: readonly Scope[];
+  /** Quota of this key; undefined: none. `perSecond` in the long run (may be a fraction), `burst` calls at once (at least 1). */
+  readonly rateLimit: { readonly perSecond: number; readonly burst: number } | undefined;
 }
 
 /** The `system` section, resolved. `startOnly` keys are read once at the start; a later change says a restart is needed. */
@@ -88,6 +90,7 @@ export interface SystemConfig {
   readonly functionStoragePath: string;
   readonly containerRuntime: string;
   readonly baseImage: string;
+  /** `disable_container` or FAAS_DISABLE_CONTAINER: container mode is refused on this host, whatever the repository asks for. */
   readonly containersDisabled: boolean;
   /** `auto` when the key is not set. */
   readonly processIsolationLevel: IsolationLevel | 'auto';

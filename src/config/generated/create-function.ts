@@ -1,0 +1,109 @@
+/** Made by `npm run codegen` from schemas/create-function.schema.json: change that, not this. */
+
+export type Content = string | BinaryContent;
+
+/**
+ * Body of `POST /functions`: a name, the code (exactly one of `code` and `files`), and optionally its configuration.
+ */
+export interface CreateFunctionBody {
+  /**
+   * 1 to 63 of a-z, 0-9 and -, starting with a letter and not ending with -.
+   */
+  name: string;
+  /**
+   * Text of the file that holds the handler (`handler.py`, or the module that `handler` names).
+   */
+  code?: string;
+  /**
+   * All files of the function by path: a text, or `{"base64": …}` for binary content.
+   */
+  files?: {
+    [k: string]: Content;
+  };
+  config?: FunctionConfig;
+}
+export interface BinaryContent {
+  base64: string;
+}
+/**
+ * Configuration of one function: the entry `functions.<name>` of faas_config.yaml and `config` of the management calls. Every key may be left out. Keys marked *forcing* make a new version (new instances) when they change; the others are applied to the live instances.
+ */
+export interface FunctionConfig {
+  /**
+   * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later) and refused where it is missing.
+   */
+  runtime?: string;
+  /**
+   * Forcing. `process`: sandboxed processes. `container`: not built into this version, refused. Default: `system.default_mode`.
+   */
+  execution_mode?: 'process' | 'container';
+  /**
+   * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file of the function's directory.
+   */
+  handler?: string;
+  /**
+   * Longest time of one call, 1ms to 24h: seconds as a number, or a text such as `500ms`, `30s`, `5m`. When it is over the process tree is killed, then the caller gets 504.
+   */
+  timeout?: number | string;
+  /**
+   * Forcing. Memory limit of one instance, 16Mi to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
+   */
+  memory?: string;
+  /**
+   * Forcing. CPU of one instance: `100m` is a tenth of one CPU, `0.5` half of one, `2` two; 10m to 1024. Not set: no limit.
+   */
+  cpu_limit?: number | string;
+  /**
+   * Forcing. Most processes and threads of one instance.
+   */
+  pids?: number;
+  /**
+   * Forcing. Size of the instance's private `/tmp`, 64Ki to 64Gi; what is in it counts as memory.
+   */
+  tmp_size?: string;
+  /**
+   * Packages to install, such as `requests==2.28.0`. Not built into this version: only an empty list is accepted.
+   *
+   * @maxItems 256
+   */
+  dependencies?: string[];
+  environment?: Environment;
+  /**
+   * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
+   */
+  network?: 'host' | 'none' | 'egress';
+  /**
+   * Instances kept started also without calls.
+   */
+  min_instances?: number;
+  /**
+   * Most instances of this function. Lowering it stops surplus idle instances at once.
+   */
+  max_instances?: number;
+  /**
+   * Calls that one instance runs at a time. More than 1 is not built into this version and refused.
+   */
+  concurrency?: number;
+  /**
+   * Calls that may wait for an instance; the next one gets 503. 0: nobody waits.
+   */
+  max_queue?: number;
+  /**
+   * Longest wait for an instance, 1ms to 24h; then the caller gets 503.
+   */
+  queue_timeout?: number | string;
+  /**
+   * An instance that had no call for this long, 1ms to 20d, is stopped (down to `min_instances`). Default: `system.warm_instance_ttl`.
+   */
+  warm_instance_ttl?: number | string;
+  /**
+   * Longest time to start an instance and load the handler, 1ms to 24h. Default: `system.cold_start_timeout`.
+   */
+  cold_start_timeout?: number | string;
+}
+/**
+ * Forcing. Environment variables of the handler. Values are texts: quote numbers and true/false.
+ */
+export interface Environment {
+  [k: string]: string;
+}

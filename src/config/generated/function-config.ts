@@ -1,0 +1,102 @@
+/** Made by `npm run codegen` from schemas/function-config.schema.json: change that, not this. */
+
+/**
+ * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later) and refused where it is missing.
+ */
+export type Runtime = string;
+/**
+ * Forcing. `process`: sandboxed processes. `container`: not built into this version, refused. Default: `system.default_mode`.
+ */
+export type ExecutionMode = 'process' | 'container';
+/**
+ * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file of the function's directory.
+ */
+export type Handler = string;
+/**
+ * Longest time of one call, 1ms to 24h: seconds as a number, or a text such as `500ms`, `30s`, `5m`. When it is over the process tree is killed, then the caller gets 504.
+ */
+export type Timeout = number | string;
+/**
+ * Forcing. Memory limit of one instance, 16Mi to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
+ */
+export type Memory = string;
+/**
+ * Forcing. CPU of one instance: `100m` is a tenth of one CPU, `0.5` half of one, `2` two; 10m to 1024. Not set: no limit.
+ */
+export type CpuLimit = number | string;
+/**
+ * Forcing. Most processes and threads of one instance.
+ */
+export type Pids = number;
+/**
+ * Forcing. Size of the instance's private `/tmp`, 64Ki to 64Gi; what is in it counts as memory.
+ */
+export type TmpSize = string;
+/**
+ * Packages to install, such as `requests==2.28.0`. Not built into this version: only an empty list is accepted.
+ *
+ * @maxItems 256
+ */
+export type Dependencies = string[];
+/**
+ * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
+ */
+export type Network = 'host' | 'none' | 'egress';
+/**
+ * Instances kept started also without calls.
+ */
+export type MinInstances = number;
+/**
+ * Most instances of this function. Lowering it stops surplus idle instances at once.
+ */
+export type MaxInstances = number;
+/**
+ * Calls that one instance runs at a time. More than 1 is not built into this version and refused.
+ */
+export type Concurrency = number;
+/**
+ * Calls that may wait for an instance; the next one gets 503. 0: nobody waits.
+ */
+export type MaxQueue = number;
+/**
+ * Longest wait for an instance, 1ms to 24h; then the caller gets 503.
+ */
+export type QueueTimeout = number | string;
+/**
+ * An instance that had no call for this long, 1ms to 20d, is stopped (down to `min_instances`). Default: `system.warm_instance_ttl`.
+ */
+export type WarmInstanceTtl = number | string;
+/**
+ * Longest time to start an instance and load the handler, 1ms to 24h. Default: `system.cold_start_timeout`.
+ */
+export type ColdStartTimeout = number | string;
+
+/**
+ * Configuration of one function: the entry `functions.<name>` of faas_config.yaml and `config` of the management calls. Every key may be left out. Keys marked *forcing* make a new version (new instances) when they change; the others are applied to the live instances.
+ */
+export interface FunctionConfig {
+  runtime?: Runtime;
+  execution_mode?: ExecutionMode;
+  handler?: Handler;
+  timeout?: Timeout;
+  memory?: Memory;
+  cpu_limit?: CpuLimit;
+  pids?: Pids;
+  tmp_size?: TmpSize;
+  dependencies?: Dependencies;
+  environment?: Environment;
+  network?: Network;
+  min_instances?: MinInstances;
+  max_instances?: MaxInstances;
+  concurrency?: Concurrency;
+  max_queue?: MaxQueue;
+  queue_timeout?: QueueTimeout;
+  warm_instance_ttl?: WarmInstanceTtl;
+  cold_start_timeout?: ColdStartTimeout;
+}
+/**
+ * Forcing. Environment variables of the handler. Values are texts: quote numbers and true/false.
+ */
+export interface Environment {
+  [k: string]: string;
+}

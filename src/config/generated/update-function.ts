@@ -1,0 +1,52 @@
+/** Made by `npm run codegen` from schemas/update-function.schema.json: change that, not this. */
+
+/**
+ * Packages to install, such as `requests==2.28.0`. Not built into this version: only an empty list is accepted.
+ *
+ * @maxItems 256
+ */
+export type Dependencies = string[];
+
+/**
+ * Body of `PUT /functions/<name>`: what is not named stays. `files` and `config` are JSON Merge Patches (RFC 7396): null removes.
+ */
+export interface UpdateFunctionBody {
+  /**
+   * New text of the file that holds the handler.
+   */
+  code?: string;
+  /**
+   * Files by path: a text or `{"base64": …}` replaces, null deletes, unlisted files stay.
+   */
+  files?: {
+    [k: string]: string | BinaryContent | null;
+  };
+  /**
+   * Changes to the configuration; null removes a key, which brings its default back.
+   */
+  config?: {
+    runtime?: string | null;
+    execution_mode?: ('process' | 'container') | null;
+    handler?: string | null;
+    timeout?: (number | string) | null;
+    memory?: string | null;
+    cpu_limit?: (number | string) | null;
+    pids?: number | null;
+    tmp_size?: string | null;
+    dependencies?: Dependencies | null;
+    environment?: {
+      [k: string]: string | null;
+    } | null;
+    network?: ('host' | 'none' | 'egress') | null;
+    min_instances?: number | null;
+    max_instances?: number | null;
+    concurrency?: number | null;
+    max_queue?: number | null;
+    queue_timeout?: (number | string) | null;
+    warm_instance_ttl?: (number | string) | null;
+    cold_start_timeout?: (number | string) | null;
+  };
+}
+export interface BinaryContent {
+  base64: string;
+}
