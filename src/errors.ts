@@ -69,6 +69,12 @@ export const errorTable = {
     title: 'The call does not know this method',
     fix: 'Use a method from the `Allow` header.',
   },
+  request_timeout: {
+    status: 408,
+    retry: 'caller',
+    title: 'The body did not arrive in time',
+    fix: 'Send the whole body without long pauses.',
+  },
   already_exists: {
     status: 409,
     retry: 'never',

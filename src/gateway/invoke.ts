@@ -1,0 +1,118 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { FaasError } from '../errors.ts';
+import type { Clock } from '../observability/clock.ts';
+import type { Invocation } from '../pool/instance.ts';
+import { sendAnswer } from './answer.ts';
+import { requireScope } from './auth.ts';
+import type { Authenticator } from './auth.ts';
+import { parseCallerTimeoutMs } from './caller-timeout.ts';
+import { forwardedHeaders } from './headers.ts';
+import { parseInvokeTarget } from './invoke-target.ts';
+import type { InvokeTarget } from './invoke-target.ts';
+import type { DeploymentTable, StatusSource } from './ports.ts';
+import type { RateLimiter } from './rate-limit.ts';
+import { declaredLengthBytes, readBody } from './read-body.ts';
+import type { RequestContext } from './request-context.ts';
+
+export interface InvokePorts {
+  readonly authenticator: Authenticator;
+  readonly rateLimiter: RateLimiter;
+  readonly deployments: DeploymentTable;
+  readonly status: StatusSource;
+  readonly clock: Clock;
+  /** Read for each call: the configuration may change. */
+  readonly maxBodyBytes: () => number;
+  readonly bodyTimeoutMs: number;
+  readonly isDraining: () => boolean;
+}
+
+const NO_BODY = new Uint8Array(0);
+
+/**
+ * The way of one invocation, from the key to the last byte handed to the socket. Answers on `res`, or throws a FaasError
+ * while nothing was sent yet. This is the hot path: no file, no router, no parsing of the body.
+ */
+export async function invoke(
+  req: IncomingMessage,
+  res: ServerResponse,
+  context: RequestContext,
+  ports: InvokePorts,
+): Promise<void> {
+  const caller = ports.authenticator.identify(req.headers.authorization);
+  context.caller = caller;
+  requireScope(caller, 'invoke');
+  ports.rateLimiter.take(caller);
+
+  const target = parseInvokeTarget(req.url as string);
+  context.functionName = target.name;
+  const deployment = ports.deployments.find(target.name);
+  if (deployment === undefined) throw refuseUnknown(target.name, ports.status);
+  context.version = deployment.version;
+
+  const callerTimeout = req.headers['x-timeout'];
+  const timeoutMs =
+    callerTimeout === undefined
+      ? deployment.spec.timeoutMs
+      : Math.min(deployment.spec.timeoutMs, parseCallerTimeoutMs(callerTimeout));
+  const deadlineMs = context.arrivedMs + timeoutMs;
+
+  let body: Uint8Array = NO_BODY;
+  if (declaredLengthBytes(req) !== 0) {
+    const limits = { maxBytes: ports.maxBodyBytes(), timeoutMs: ports.bodyTimeoutMs, clock: ports.clock };
+    body = await readBody(req, res, limits, context.expectsContinue);
+    if (ports.clock.nowMs() >= deadlineMs) {
+      throw new FaasError('request_timeout', { detail: 'The deadline of the call passed before its body had arrived.' });
+    }
+  }
+  const headers = forwardedHeaders(req, context.callId, deadlineMs, body.length);
+  const invocation = new HttpInvocation(req, res, context.callId, target, headers, body);
+  sendAnswer(res, context, await deployment.pool.invoke(invocation, deadlineMs), ports.isDraining());
+}
+
+function refuseUnknown(name: string, status: StatusSource): FaasError {
+  return status.serving
+    ? new FaasError('unknown_function', { detail: `There is no function ${name}.` })
+    : new FaasError('not_ready');
+}
+
+/** One call as the pool sees it. A class for the sake of `signal`: most calls never look at it, so it is made on demand. */
+class HttpInvocation implements Invocation {
+  readonly callId: string;
+  readonly method: string;
+  readonly path: string;
+  readonly query: string;
+  readonly headers: readonly string[];
+  readonly body: Uint8Array;
+  readonly #res: ServerResponse;
+  #controller: AbortController | undefined;
+
+  constructor(
+    req: IncomingMessage,
+    res: ServerResponse,
+    callId: string,
+    target: InvokeTarget,
+    headers: readonly string[],
+    body: Uint8Array,
+  ) {
+    this.callId = callId;
+    this.method = req.method as string;
+    this.path = target.path;
+    this.query = target.query;
+    this.headers = headers;
+    this.body = body;
+    this.#res = res;
+  }
+
+  get signal(): AbortSignal {
+    if (this.#controller !== undefined) return this.#controller.signal;
+    const controller = new AbortController();
+    this.#controller = controller;
+    const res = this.#res;
+    const abort = (): void => {
+      if (!res.writableFinished) controller.abort(new FaasError('cancelled', { detail: 'The caller closed the connection.' }));
+    };
+    if (res.closed) abort();
+    else res.once('close', abort);
+    return controller.signal;
+  }
+}

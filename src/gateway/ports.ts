@@ -1,0 +1,127 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ApiKey, FunctionSpec, Scope } from '../config/spec.ts';
+import type { CreateFunctionBody } from '../config/generated/create-function.ts';
+import type { UpdateFunctionBody } from '../config/generated/update-function.ts';
+import type { InstanceView } from '../pool/instance-view.ts';
+import type { Invocation } from '../pool/instance.ts';
+import type { PoolAnswer } from '../pool/pool.ts';
+import type { StatsSnapshot } from '../pool/stats.ts';
+
+/** What the gateway needs from the rest of the daemon; `daemon.ts` joins the two. */
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+export interface Deployment {
+  readonly name: string;
+  readonly version: string;
+  readonly spec: FunctionSpec;
+  /** Digest of the function's tree and its whole configuration slice, without quotes. */
+  readonly etag: string;
+  readonly pool: {
+    /**
+     * Resolves with the handler's answer, or rejects with a FaasError. `deadlineMs` is on the scale of `Clock.nowMs()`;
+     * a call that passes it is dead before the rejection.
+     */
+    invoke(invocation: Invocation, deadlineMs: number): Promise<PoolAnswer>;
+  };
+}
+
+/** The live table; `Deployments` of `pool/` is one. */
+export interface DeploymentTable {
+  /** One map read; called for every invocation. */
+  find(name: string): Deployment | undefined;
+  /** In the order of the names. */
+  list(): readonly Deployment[];
+  instances(): readonly InstanceView[];
+  /** Stops one instance after its running calls. FaasError `unknown_instance`. */
+  stopInstance(id: string): Promise<void>;
+  /** Only for names that are in the table. */
+  statsFor(name: string): { snapshot(): StatsSnapshot };
+  /** All functions together. */
+  totals(): StatsSnapshot;
+}
+
+/** Who changes something: goes into the commit. */
+export interface Author {
+  readonly keyName: string;
+  readonly scopes: readonly Scope[];
+  readonly callId: string;
+}
+
+/** Entity tags without quotes, or any. */
+export type EntityTags = '*' | readonly string[];
+
+export interface Preconditions {
+  readonly ifMatch: EntityTags | undefined;
+  readonly ifNoneMatch: EntityTags | undefined;
+}
+
+export interface WriteResult {
+  readonly name: string;
+  /** Undefined after a removal. */
+  readonly version: string | undefined;
+  /** Full OID of the commit that holds the function as it is now. */
+  readonly commit: string;
+  readonly etag: string;
+  /** False: the workspace said this already, no commit was made. */
+  readonly changed: boolean;
+}
+
+/** Changes the workspace. Resolves once the change is live; rejects with a FaasError and leaves no commit behind. */
+export interface FunctionWriter {
+  create(body: CreateFunctionBody, preconditions: Preconditions, author: Author): Promise<WriteResult>;
+  update(name: string, body: UpdateFunctionBody, preconditions: Preconditions, author: Author): Promise<WriteResult>;
+  remove(name: string, preconditions: Preconditions, author: Author): Promise<WriteResult>;
+}
+
+export interface FunctionDetails {
+  readonly files: readonly { readonly path: string; readonly size: number; readonly mode: string }[];
+  /** The function's slice of the configuration as it was written; values of `environment` are null without `withValues`. */
+  readonly config: JsonObject;
+  /** Undefined while what runs is not committed. */
+  readonly commit: string | undefined;
+  readonly state: string;
+}
+
+export interface FunctionReader {
+  /** Undefined: there is no such function. */
+  details(name: string, options: { readonly withValues: boolean }): Promise<FunctionDetails | undefined>;
+}
+
+export interface StatusSource {
+  /** True while a revision serves. */
+  readonly serving: boolean;
+  /** Open to everybody: nothing that only a key may see. */
+  health(): JsonObject;
+  status(): JsonObject;
+  /** Reconciles now; resolves with the status afterwards. */
+  sync(): Promise<JsonObject>;
+}
+
+export const GIT_SERVICES = ['/info/refs', '/git-upload-pack', '/git-receive-pack'] as const;
+export type GitService = (typeof GIT_SERVICES)[number];
+
+export interface GitCall {
+  readonly service: GitService;
+  /** Raw, without `?`. */
+  readonly query: string;
+  readonly keyName: string;
+  readonly scopes: readonly Scope[];
+  readonly callId: string;
+}
+
+export interface GitEndpoint {
+  /** Answers on `res` itself. A rejection before the head was written becomes a problem answer, a later one cuts the connection. */
+  handle(req: IncomingMessage, res: ServerResponse, call: GitCall): Promise<void>;
+}
+
+/** A quota: `perSecond` on average, up to `burst` (at least 1) at once. */
+export interface RateLimit {
+  readonly perSecond: number;
+  readonly burst: number;
+}
+
+export interface Keys {
+  /** The same array as long as nothing changed. `demo`: no key is configured and the daemon listens on loopback. */
+  current(): { readonly apiKeys: readonly (ApiKey & { readonly rateLimit?: RateLimit | undefined })[]; readonly demo: boolean };
+}

@@ -1,0 +1,60 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import getRawBody from 'raw-body';
+import type { RawBodyError } from 'raw-body';
+import { FaasError } from '../errors.ts';
+import type { Clock } from '../observability/clock.ts';
+
+export interface BodyLimits {
+  readonly maxBytes: number;
+  /** From now until the last byte. */
+  readonly timeoutMs: number;
+  readonly clock: Clock;
+}
+
+const EMPTY = Buffer.alloc(0);
+
+/** Length that the request declares in bytes; undefined when it is chunked. Node's parser has refused everything unclear. */
+export function declaredLengthBytes(req: IncomingMessage): number | undefined {
+  if (req.headers['transfer-encoding'] !== undefined) return undefined;
+  const length = req.headers['content-length'];
+  return length === undefined ? 0 : Number(length);
+}
+
+/**
+ * Reads the whole body. A declared length over the limit is refused before a byte is read, a chunked body as soon as it
+ * passes the limit. FaasError `body_too_large`, `request_timeout`, or `cancelled` when the client went away.
+ */
+export function readBody(
+  req: IncomingMessage,
+  res: ServerResponse,
+  limits: BodyLimits,
+  expectsContinue: boolean,
+): Promise<Buffer> {
+  const lengthBytes = declaredLengthBytes(req);
+  if (lengthBytes === 0) return Promise.resolve(EMPTY);
+  if (lengthBytes !== undefined && lengthBytes > limits.maxBytes) return Promise.reject(tooLarge(limits.maxBytes));
+  if (expectsContinue) res.writeContinue();
+  return new Promise((resolve, reject) => {
+    const cancelTimer = limits.clock.schedule(limits.timeoutMs, () => {
+      req.pause();
+      reject(new FaasError('request_timeout', { detail: `The body was not complete within ${limits.timeoutMs} ms.` }));
+    });
+    getRawBody(req, { limit: limits.maxBytes, length: lengthBytes ?? null }).then(
+      (body) => {
+        cancelTimer();
+        resolve(body);
+      },
+      (error: RawBodyError) => {
+        cancelTimer();
+        reject(error.type === 'entity.too.large' ? tooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
+      },
+    );
+  });
+}
+
+function tooLarge(maxBytes: number): FaasError {
+  return new FaasError('body_too_large', {
+    detail: `The body may have ${maxBytes} bytes.`,
+    context: { max_body_bytes: maxBytes },
+  });
+}

@@ -1,0 +1,44 @@
+import { FaasError } from '../../errors.ts';
+import type { InstanceView } from '../../pool/instance-view.ts';
+import type { DeploymentTable, JsonObject } from '../ports.ts';
+import type { Route } from './route.ts';
+
+/** The live instances of all functions; any of them can be stopped, after its running calls. */
+export function instanceRoutes(deployments: DeploymentTable): Route[] {
+  return [
+    {
+      method: 'GET',
+      path: '/instances',
+      scope: 'invoke',
+      async handle({ ctx }) {
+        ctx.body = { instances: await Promise.all(deployments.instances().map(describeInstance)) };
+      },
+    },
+    {
+      method: 'DELETE',
+      path: '/instances/:id',
+      scope: 'manage',
+      async handle({ ctx, params }) {
+        const id = params['id'] ?? '';
+        if (!/^[a-z0-9-]{1,128}$/.test(id)) throw new FaasError('unknown_instance');
+        await deployments.stopInstance(id);
+        ctx.body = { id, stopped: true };
+      },
+    },
+  ];
+}
+
+async function describeInstance(instance: InstanceView): Promise<JsonObject> {
+  const usage = await instance.usage();
+  return {
+    id: instance.id,
+    function: instance.functionName,
+    version: instance.version,
+    mode: instance.mode,
+    state: instance.state,
+    pid: instance.pid ?? null,
+    memory_bytes: usage?.memoryBytes ?? null,
+    started_at: new Date(instance.startedAtMs).toISOString(),
+    invocations: instance.invocations,
+  };
+}
