@@ -13,6 +13,7 @@ import type {
 } from './instance.ts';
 import { LazyTimer } from './lazy-timer.ts';
 import type { InstanceEnd, StopReason } from './pool-events.ts';
+import { finalFailure, type RunningCall } from './running-call.ts';
 
 /*
  * The lifecycle of an instance, kept here once for every runtime.
@@ -51,19 +52,6 @@ export interface GuardedInstanceOptions {
   readonly coldStartTimeoutMs: number;
   readonly clock: Clock;
   readonly owner: InstanceOwner;
-}
-
-interface RunningCall {
-  readonly invocation: Invocation;
-  readonly deadlineMs: number;
-  readonly sentMs: number;
-  readonly resolve: (answer: HandlerAnswer) => void;
-  readonly reject: (error: FaasError) => void;
-  onAbort: (() => void) | undefined;
-  /** The answer's stream, once its head is there. */
-  body: Readable | undefined;
-  /** The first cause; decides what the caller is told once the instance is dead. */
-  failure: FaasError | undefined;
 }
 
 let startCount = 0;
@@ -364,18 +352,4 @@ export class GuardedInstance {
   #forgetSignal(call: RunningCall): void {
     if (call.onAbort !== undefined) call.invocation.signal?.removeEventListener('abort', call.onAbort);
   }
-}
-
-/** What a call that was running at the end is told. The runtime's last word names a cause that the broken channel hid. */
-function finalFailure(failure: FaasError | undefined, exit: InstanceExit, end: InstanceEnd): FaasError {
-  const isNamed = exit.cause === 'oom' || exit.cause === 'bad_response' || exit.cause === 'crash';
-  if (failure === undefined) {
-    return end.cause === exit.cause && isNamed
-      ? new FaasError(exit.cause, { detail: `The instance died: ${exit.detail}.` })
-      : new FaasError('crash', { detail: `The instance was ended: ${end.detail}.` });
-  }
-  if (failure.code === 'crash' && (exit.cause === 'oom' || exit.cause === 'bad_response')) {
-    return new FaasError(exit.cause, { detail: `The instance died: ${exit.detail}.`, cause: failure });
-  }
-  return failure;
 }

@@ -212,6 +212,7 @@ export class InstanceSupply {
     const lastError = this.#startBrake.lastError;
     if (lastError !== undefined && nowMs < this.#startBrake.untilMs && !this.#canServe()) this.#demand.cannotServe(lastError);
     this.#timer.arm(Math.min(plan.lookAgainMs, isMinimumHeld ? this.#minimumBrake.untilMs : Infinity));
+    if (this.#capacity.isShort) this.#capacity.rebalance();
     this.#endIfEmpty();
   }
 
