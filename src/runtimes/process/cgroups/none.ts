@@ -1,0 +1,17 @@
+import type { Cgroup, CgroupDriver } from './cgroup.ts';
+
+const noGroup: Cgroup = {
+  procsPaths: [],
+  limit: () => {},
+  limitCpu: () => {},
+  usage: () => undefined,
+  oomKills: () => 0,
+  kill: () => {},
+  isEmpty: () => true,
+  remove: () => Promise.resolve(),
+};
+
+/** No limits but rlimits: what `standard` and `none` run on where cgroups are not ours to write. */
+export function createNoCgroups(details: readonly string[]): CgroupDriver {
+  return { version: 'none', details, make: () => noGroup, [Symbol.asyncDispose]: () => Promise.resolve() };
+}
