@@ -27,6 +27,8 @@ export interface ResolvedConfig {
 export interface LoadedConfig {
   /** Present exactly when there are no problems. */
   readonly config?: ResolvedConfig;
+  /** With problems in a file that parses: what is left of it, defaults in place of faults. Only for finding further problems. */
+  readonly partial?: ResolvedConfig;
   /** In the order of the file. */
   readonly problems: readonly Problem[];
 }
@@ -56,7 +58,6 @@ export function loadConfig(text: string, file: string, inputs: ConfigInputs): Lo
     found.push({ path: ['system', 'max_concurrent_functions'], at: 'value', message });
   }
 
-  if (found.length + problems.length > 0) return failed([...problems, ...placed(found, parsed, file)]);
   const config: ResolvedConfig = {
     system,
     git,
@@ -65,7 +66,8 @@ export function loadConfig(text: string, file: string, inputs: ConfigInputs): Lo
     specFor: (name) => functionEntries.get(name)?.spec ?? resolveFunction(name, undefined, system).spec,
     slice: (name) => canonicalJson(rawEntry(raw, name) ?? {}),
   };
-  return Object.freeze({ config: Object.freeze(config), problems: [] });
+  if (found.length + problems.length === 0) return Object.freeze({ config: Object.freeze(config), problems: [] });
+  return Object.freeze({ ...failed([...problems, ...placed(found, parsed, file)]), partial: Object.freeze(config) });
 }
 
 /** JSON with sorted keys, so that equal data gives equal text. */

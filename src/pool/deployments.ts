@@ -61,8 +61,14 @@ export class Deployments {
       this.#retired.add(pool);
       void pool.ended.then(() => this.#retired.delete(pool));
     }
-    for (const name of this.#stats.keys()) if (!next.has(name)) this.#stats.delete(name);
+    // Only what served: a pool that is staged for a name of the future counts into its statistics already.
+    for (const name of previous.keys()) if (!next.has(name)) this.#stats.delete(name);
     return gone;
+  }
+
+  /** The same table under another name: a commit of what serves already. */
+  nameRevision(revision: ServedRevision): void {
+    this.#revision = revision;
   }
 
   /** The statistics of a function: made on first use, kept over its versions, dropped when it leaves the table. */

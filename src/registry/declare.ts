@@ -33,21 +33,34 @@ export function declareRevision(input: DeclareInput): { revision: Revision; prob
     const spec = declared?.spec ?? config.specFor(name);
     const handlerFile = `functions/${name}/${spec.handlerModule.replaceAll('.', '/')}.py`;
     if (!blobs.has(handlerFile)) {
-      const place = declared === undefined ? { file: handlerFile, line: 1, column: 1 } : { file: input.configFile, line: declared.line, column: declared.column };
-      problems.push({ ...place, message: `function ${name} has no file ${handlerFile}, where its handler \`${spec.handlerCallable}\` is looked for` });
+      const place =
+        declared === undefined
+          ? { file: handlerFile, line: 1, column: 1 }
+          : { file: input.configFile, line: declared.line, column: declared.column };
+      problems.push({
+        ...place,
+        message: `function ${name} has no file ${handlerFile}, where its handler \`${spec.handlerCallable}\` is looked for`,
+      });
     }
+    const configSlice = config.slice(name);
     functions.set(name, {
       name,
       spec,
       treeOid,
       version: functionVersion(treeOid, spec),
-      etag: functionEtag(treeOid, config.slice(name)),
+      etag: functionEtag(treeOid, configSlice),
       handlerFile,
+      configSlice,
     });
   }
   for (const [name, entry] of config.functionEntries) {
     if (functions.has(name)) continue;
-    problems.push({ file: input.configFile, line: entry.line, column: entry.column, message: `function ${name} is configured, but there is no directory functions/${name}/ with files in it` });
+    problems.push({
+      file: input.configFile,
+      line: entry.line,
+      column: entry.column,
+      message: `function ${name} is configured, but there is no directory functions/${name}/ with files in it`,
+    });
   }
   const revision: Revision = { tree: input.tree, functions, system: config.system, git: config.git, keys: config.keys };
   return { revision, problems };

@@ -42,7 +42,12 @@ export function planRevision(from: Functions, to: Functions): Plan {
     else unchanged += 1;
   }
   const removed = [...from.keys()].filter((name) => !to.has(name));
-  return { added: added.toSorted(), changed: changed.toSorted((a, b) => (a.name < b.name ? -1 : 1)), removed: removed.toSorted(), unchanged };
+  return {
+    added: added.toSorted(),
+    changed: changed.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+    removed: removed.toSorted(),
+    unchanged,
+  };
 }
 
 export function isEmptyPlan(plan: Plan): boolean {
@@ -80,8 +85,15 @@ function sorted(value: unknown): unknown {
 /** A field's name as it stands in the configuration file. */
 function snakeCase(field: string): string {
   const renamed: Record<string, string> = {
-    handlerModule: 'handler', handlerCallable: 'handler', memoryBytes: 'memory', cpuMillis: 'cpu_limit', tmpBytes: 'tmp_size',
-    timeoutMs: 'timeout', queueTimeoutMs: 'queue_timeout', warmInstanceTtlMs: 'warm_instance_ttl', coldStartTimeoutMs: 'cold_start_timeout',
+    handlerModule: 'handler',
+    handlerCallable: 'handler',
+    memoryBytes: 'memory',
+    cpuMillis: 'cpu_limit',
+    tmpBytes: 'tmp_size',
+    timeoutMs: 'timeout',
+    queueTimeoutMs: 'queue_timeout',
+    warmInstanceTtlMs: 'warm_instance_ttl',
+    coldStartTimeoutMs: 'cold_start_timeout',
   };
   return renamed[field] ?? field.replaceAll(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 }

@@ -9,10 +9,12 @@ export interface DeclaredFunction {
   readonly treeOid: string;
   /** Identity of the instances: equal versions may share instances, different ones never do. */
   readonly version: string;
-  /** Strong entity tag (with its quotes) of the function's tree and its whole configuration slice. */
+  /** Entity tag, without quotes, of the function's tree and its whole configuration slice. */
   readonly etag: string;
   /** Path of the handler's file from the top of the workspace. */
   readonly handlerFile: string;
+  /** The function's slice of the configuration as it was written: canonical JSON of an object. */
+  readonly configSlice: string;
 }
 
 /** A whole valid tree of the workspace, ready to be staged. */
@@ -37,12 +39,12 @@ export function functionVersion(treeOid: string, spec: FunctionSpec): string {
   return `${treeOid.slice(0, 12)}-${digest.slice(0, 20)}`;
 }
 
-/** Strong entity tag over the tree and the configuration slice as it was written (canonical JSON). */
+/** Entity tag, without quotes, over the tree and the configuration slice as it was written (canonical JSON). */
 export function functionEtag(treeOid: string, slice: string): string {
   const digest = createHash('sha256')
     .update(JSON.stringify([treeOid, slice]))
     .digest('hex');
-  return `"${digest.slice(0, 32)}"`;
+  return digest.slice(0, 32);
 }
 
 /** Objects with their keys sorted, so that the order in a file does not make a version. */

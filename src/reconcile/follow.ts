@@ -1,0 +1,43 @@
+import { follow } from '../repo/work-tree.ts';
+import type { Workspace } from '../repo/workspace.ts';
+import type { Journal } from './journal.ts';
+import type { TreeAccess } from './validate.ts';
+
+export interface FollowParts {
+  readonly workspace: Workspace;
+  readonly journal: Journal;
+  readonly access: TreeAccess;
+  /** Absolute; a commit never reaches below it. */
+  readonly stateDirectory: string;
+}
+
+/**
+ * Brings the work tree after every ref move that the journal knows of. Ensures: of a ref that moved no follow is left; where
+ * the user was faster, the edit stays as an uncommitted edit of the new tip. A second run, also after a kill in the middle,
+ * continues path by path. Call it with the lock held, before anything is concluded from the work tree: until then old
+ * files look like edits.
+ */
+export async function finishFollows(parts: FollowParts, options: { readonly isBoot: boolean }): Promise<void> {
+  const { workspace, journal, access, stateDirectory } = parts;
+  for (const intent of journal.follows) {
+    const tip = await workspace.tip(intent.ref);
+    if (tip?.commit === intent.newCommit) {
+      const readBlob = (oid: string): Promise<Buffer> => access.reader.readBlob(oid);
+      const oldTree = intent.oldCommit === undefined ? undefined : await treeOf(workspace, intent.oldCommit);
+      await follow(workspace, oldTree, tip.tree, { readBlob, stateDirectory });
+    } else if (tip?.commit === intent.oldCommit && !options.isBoot) {
+      // A push between pre-receive and the move of its ref. At boot no push can be under way.
+      continue;
+    }
+    await journal.dropFollows((candidate) => candidate === intent);
+  }
+}
+
+/** OID of a commit's root tree. */
+export async function treeOf(
+  workspace: Workspace,
+  commit: string,
+  environment: Readonly<Record<string, string>> = {},
+): Promise<string> {
+  return await workspace.git.line(['rev-parse', '--verify', '--end-of-options', `${commit}^{tree}`], { environment });
+}

@@ -1,0 +1,151 @@
+import { canonicalJson } from '../config/load.ts';
+import { parseFile } from '../config/parse.ts';
+import { FaasError, printable } from '../errors.ts';
+import { describePlan, planRevision, type Plan } from '../registry/plan.ts';
+import { ObjectReader } from '../repo/object-reader.ts';
+import type { PushHandler, PushRequest, RefUpdate, Say } from '../repo/push/push-handler.ts';
+import { judgeRefUpdates } from '../repo/push/ref-rules.ts';
+import { requireFollow } from '../repo/work-tree.ts';
+import { treeOf } from './follow.ts';
+import { requireValid, type Validation } from './validate.ts';
+import type { WriterParts } from './writer.ts';
+
+/** How long post-receive waits for the pushed revision to serve before it lets the pusher go. */
+const LIVE_WAIT_MS = 5000;
+/** Names listed in an answer to a push; a first push may bring thousands. */
+const PLAN_LINES_MAX = 40;
+
+export interface PushParts extends WriterParts {
+  /** Base URL for the line that the pusher can copy; known once the daemon listens. */
+  readonly url: () => string;
+}
+
+interface ServedUpdate extends RefUpdate {
+  readonly newOid: string;
+}
+
+/**
+ * Decides about pushes. pre-receive judges the refs, validates the pushed tree from quarantine, checks that the work tree
+ * can follow, and stages; none of it touches what serves. post-receive reconciles and tells what changed.
+ */
+export function createPushHandler(parts: PushParts): PushHandler {
+  return {
+    async preReceive(push, say) {
+      const refusals = await judgeRefUpdates(parts.workspace.git, push, parts.servedRef);
+      for (const refusal of refusals) say(refusal);
+      if (refusals.length > 0) return false;
+      const update = servedUpdate(push, parts.servedRef);
+      if (update === undefined) return true;
+      await stagePushed(parts, push, update, say);
+      return true;
+    },
+    async postReceive(push, say) {
+      const update = servedUpdate(push, parts.servedRef);
+      if (update === undefined) {
+        say(`stored; ${printable(parts.servedRef)} is the branch that is served`);
+        return;
+      }
+      await announce(parts, update, say);
+    },
+  };
+}
+
+function servedUpdate(push: PushRequest, servedRef: string): ServedUpdate | undefined {
+  return push.updates.find((update): update is ServedUpdate => update.ref === servedRef && update.newOid !== undefined);
+}
+
+async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUpdate, say: Say): Promise<void> {
+  const { workspace, servedRef, validator, stager, journal, reconciler } = parts;
+  const held = await workspace.heldReason(servedRef);
+  if (held !== undefined) throw new FaasError('held', { detail: `The workspace is held: ${held}.` });
+
+  const { environment } = push;
+  await using reader = new ObjectReader(workspace.git, { environment });
+  const tree = await treeOf(parts.workspace, update.newOid, environment);
+  const validation = await validator.validate(tree, { reader, environment });
+  const revision = requireValid(validation);
+  const tip = await workspace.tip(servedRef);
+  if (!push.scopes.includes('admin')) await refuseGuardedChange(parts, tip?.tree, validation);
+
+  await requireFollow(workspace, tip?.tree, tree, { environment, stateDirectory: parts.stateDirectory });
+
+  const problems = await stager.stage(
+    revision,
+    validation,
+    { reader, environment },
+    { check: true, progress: (name) => say(`starting ${name}`) },
+  );
+  if (problems.length > 0)
+    throw new FaasError('invalid_revision', { detail: 'Not every function starts; nothing was changed.', problems });
+
+  await reconciler.lock.run(async () => {
+    // Pushes come one at a time, so an intent for a ref that has not moved is one that git refused in the end.
+    await journal.dropFollows((follow) => follow.ref === servedRef && follow.oldCommit === tip?.commit);
+    await journal.addFollow({ ref: servedRef, oldCommit: tip?.commit, newCommit: update.newOid });
+  });
+}
+
+/** `auth` and `git` decide who may do what: changing them takes the `admin` scope. */
+async function refuseGuardedChange(parts: PushParts, tipTree: string | undefined, pushed: Validation): Promise<void> {
+  const before = tipTree === undefined ? '' : (await parts.validator.validate(tipTree, parts.access)).configText;
+  for (const section of ['auth', 'git'] as const) {
+    if (sectionText(before, section) === sectionText(pushed.configText, section)) continue;
+    throw new FaasError('forbidden', {
+      detail: `The push changes \`${section}\` in ${parts.configFile}, which needs the scope \`admin\`.`,
+    });
+  }
+}
+
+function sectionText(configText: string, section: 'auth' | 'git'): string {
+  const { value } = parseFile(configText, '');
+  const found =
+    typeof value === 'object' && value !== null && Object.hasOwn(value, section)
+      ? (value as Record<string, unknown>)[section]
+      : null;
+  return canonicalJson(found ?? null);
+}
+
+async function announce(parts: PushParts, update: ServedUpdate, say: Say): Promise<void> {
+  const { reconciler } = parts;
+  const startedMs = performance.now();
+  const pass = reconciler.lock.run(async () => await reconciler.passLocked());
+  const isInTime = await Promise.race([
+    pass.then(() => true),
+    new Promise<false>((resolve) => setTimeout(resolve, LIVE_WAIT_MS, false)),
+  ]);
+  const { applied, refusedEdits, message } = reconciler.board.current;
+  const short = update.newOid.slice(0, 12);
+  if (!isInTime) {
+    say(`${short} is accepted, but not live after ${LIVE_WAIT_MS / 1000} s; see GET /status`);
+    return;
+  }
+  const plan = await pushedPlan(parts, update);
+  for (const line of shortened(describePlan(plan))) say(line);
+  if (applied?.commit !== update.newOid) {
+    // A later push or write may have overtaken this one; its revision contains ours.
+    say(
+      `${short} is in ${printable(parts.servedRef)}; what serves is ${applied?.commit?.slice(0, 12) ?? 'an earlier revision'}: ${message}`,
+    );
+    return;
+  }
+  if (refusedEdits.length > 0)
+    say(`uncommitted edits in the workspace are not applied: ${refusedEdits.slice(0, 10).map(printable).join(', ')}`);
+  say(`live as ${short} after ${Math.round(performance.now() - startedMs)} ms`);
+  const example = plan.added[0] ?? plan.changed[0]?.name;
+  if (example !== undefined) say(`call it: POST ${parts.url()}/invoke/${example}`);
+}
+
+async function pushedPlan(parts: PushParts, update: ServedUpdate): Promise<Plan> {
+  const functionsAt = async (commit: string | undefined) => {
+    if (commit === undefined) return new Map();
+    const validation = await parts.validator.validate(await treeOf(parts.workspace, commit), parts.access);
+    return validation.revision?.functions ?? new Map();
+  };
+  return planRevision(await functionsAt(update.oldOid), await functionsAt(update.newOid));
+}
+
+function shortened(lines: string[]): string[] {
+  if (lines.length <= PLAN_LINES_MAX) return lines;
+  const left = lines.length - PLAN_LINES_MAX;
+  return [...lines.slice(0, PLAN_LINES_MAX - 1), `… and ${left} more`, ...lines.slice(-1)];
+}
