@@ -1,0 +1,139 @@
+import { randomUUID } from 'node:crypto';
+import { link, mkdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { join, sep } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { FaasError, printable } from '../errors.ts';
+import { FUNCTIONS_DIRECTORY } from './tree.ts';
+
+/** Tells one process from a later one with the same id. */
+interface ProcessIdentity {
+  readonly pid: number;
+  /** Clock ticks since the boot as in /proc/<pid>/stat, field 22; empty where there is no /proc. */
+  readonly startTime: string;
+  /** Of this boot of the kernel. */
+  readonly bootId: string;
+}
+
+const LOCK_NAME = 'daemon.lock';
+
+/**
+ * Makes the directory that holds all state (0700) and answers its real path. Inside a work tree it gets a `.gitignore` of
+ * its own, so that no file of the user changes. FaasError `workspace_invalid` for a place where it would hide or swallow
+ * the user's files.
+ */
+export async function openStateDirectory(directory: string, root: string): Promise<string> {
+  await mkdir(directory, { recursive: true, mode: 0o700 });
+  const path = await realpath(directory);
+  const functions = join(root, FUNCTIONS_DIRECTORY);
+  if (!(await stat(path)).isDirectory() || isAtOrBelow(root, path) || isAtOrBelow(path, functions)) {
+    throw new FaasError('workspace_invalid', {
+      detail: `\`function_storage_path\` ${printable(path)} must be a directory of its own, outside \`functions/\`.`,
+    });
+  }
+  if (isAtOrBelow(path, root)) {
+    // A file that is there already is the user's or ours from before.
+    await writeFile(join(path, '.gitignore'), '*\n', { flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+  }
+  return path;
+}
+
+/** Held for the life of one daemon. */
+export interface StateLock extends AsyncDisposable {
+  readonly path: string;
+}
+
+/**
+ * Takes the state directory for this process. The lock of a process that is gone, also of one before the last boot, is
+ * taken over; FaasError `workspace_locked` names a living one. Does not see processes of another PID namespace.
+ */
+export async function lockState(stateDirectory: string): Promise<StateLock> {
+  const path = join(stateDirectory, LOCK_NAME);
+  const own = await identityOf(process.pid);
+  if (own === undefined) throw new FaasError('internal', { cause: new Error('no identity of our own') });
+  const text = `${JSON.stringify({ ...own, lock: randomUUID() })}\n`;
+  const draft = `${path}.${randomUUID()}`;
+  await writeFile(draft, text, { mode: 0o600 });
+  try {
+    for (let attempt = 0; attempt < 10; attempt++) {
+      // The link appears with its content complete, or not at all.
+      const isTaken = await link(draft, path).then(
+        () => false,
+        (error: NodeJS.ErrnoException) => {
+          if (error.code === 'EEXIST') return true;
+          throw error;
+        },
+      );
+      if (!isTaken) return { path, [Symbol.asyncDispose]: () => unlock(path, text) };
+      await removeStale(path);
+      await sleep(5 + Math.random() * 20);
+    }
+    throw new FaasError('workspace_locked', { detail: 'Other daemons are starting on this workspace.' });
+  } finally {
+    await rm(draft, { force: true });
+  }
+}
+
+async function removeStale(path: string): Promise<void> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined;
+    throw error;
+  });
+  if (text === undefined) return;
+  const owner = parseIdentity(text);
+  const living = owner === undefined ? undefined : await identityOf(owner.pid);
+  if (owner !== undefined && living?.startTime === owner.startTime && living.bootId === owner.bootId) {
+    throw new FaasError('workspace_locked', {
+      detail: `The daemon with process id ${owner.pid} serves this workspace.`,
+      context: { pid: owner.pid },
+    });
+  }
+  // Two may find the same stale lock; the slower one must not remove the lock that the faster one has taken since.
+  const aside = `${path}.stale-${randomUUID()}`;
+  await rename(path, aside).catch(() => {});
+  const moved = await readFile(aside, 'utf8').catch(() => text);
+  if (moved !== text) await link(aside, path).catch(() => {});
+  await rm(aside, { force: true });
+}
+
+async function unlock(path: string, text: string): Promise<void> {
+  const found = await readFile(path, 'utf8').catch(() => undefined);
+  if (found === text) await rm(path, { force: true });
+}
+
+function parseIdentity(text: string): ProcessIdentity | undefined {
+  try {
+    const value = JSON.parse(text) as Partial<ProcessIdentity> | null;
+    if (!Number.isSafeInteger(value?.pid) || typeof value?.startTime !== 'string' || typeof value.bootId !== 'string')
+      return undefined;
+    return value as ProcessIdentity;
+  } catch {
+    // Half a file cannot be a lock of ours: ours appear complete.
+    return undefined;
+  }
+}
+
+async function identityOf(pid: number): Promise<ProcessIdentity | undefined> {
+  const bootId = await readFile('/proc/sys/kernel/random/boot_id', 'utf8').catch(() => '');
+  if (bootId === '') return isAlive(pid) ? { pid, startTime: '', bootId } : undefined;
+  const text = await readFile(`/proc/${pid}/stat`, 'latin1').catch(() => undefined);
+  // The name in parentheses may hold blanks and parentheses; field 22 counts from its end. A zombie serves nothing.
+  const fields = text?.slice(text.lastIndexOf(')') + 2).split(' ');
+  const startTime = fields?.[19];
+  if (startTime === undefined || fields?.[0] === 'Z') return undefined;
+  return { pid, startTime, bootId: bootId.trim() };
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+function isAtOrBelow(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(directory.endsWith(sep) ? directory : directory + sep);
+}
