@@ -1,0 +1,100 @@
+"""Finds and imports the handler; every way this can fail has its own reason (INIT_FAILED in docs/PROTOCOL.md)."""
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import traceback
+from types import ModuleType
+from typing import Any, Callable, Dict, Optional, Tuple
+
+Handler = Callable[[Any], Any]
+
+
+class InitFailed(Exception):
+    """`reason`: missing_module, missing_callable, not_callable, import_error, exit."""
+
+    def __init__(self, reason: str, detail: str, exception: Optional[str] = None, file: Optional[str] = None, line: Optional[int] = None) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.exception = exception
+        #: Relative to the function's directory; a host path stays a secret.
+        self.file = file
+        self.line = line
+        super().__init__(detail)
+
+    def facts(self) -> Dict[str, Any]:
+        return {"reason": self.reason, "exception": self.exception, "file": self.file, "line": self.line, "detail": self.detail}
+
+
+def load(code_root: str, module_name: str, callable_name: str) -> Handler:
+    """Imports `module_name` from `code_root` and gives its callable. Raises InitFailed for whatever the code does."""
+    file = _find(code_root, module_name)
+    # A directory that was absent when it was looked up stays absent. importlib.invalidate_caches() would read /usr again.
+    sys.path_importer_cache.pop(code_root, None)
+    sys.path.insert(0, code_root)
+    try:
+        module = _import(os.path.join(code_root, file), module_name)
+    except SystemExit as error:
+        raise _failure("exit", f"the module ended the process while it was imported ({error.code})", error, code_root) from error
+    except BaseException as error:
+        raise _failure("import_error", describe(error), error, code_root) from error
+    value = getattr(module, callable_name, None)
+    if value is None and not hasattr(module, callable_name):
+        names = [name for name, member in vars(module).items() if callable(member) and not name.startswith("_")]
+        known = f"; it defines {', '.join(sorted(names)[:10])}" if names else ""
+        raise InitFailed("missing_callable", f"{file} defines no {callable_name}{known}", file=file)
+    if not callable(value):
+        raise InitFailed("not_callable", f"{callable_name} in {file} is a {type(value).__name__}, not a function", file=file)
+    return value  # type: ignore[no-any-return]
+
+
+def describe(error: BaseException) -> str:
+    """`TypeError: text`, at most 2,000 characters; also when the exception's own text can't be made."""
+    return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
+
+
+def _find(code_root: str, module_name: str) -> str:
+    path = module_name.replace(".", "/")
+    for candidate in (f"{path}.py", f"{path}/__init__.py"):
+        if os.path.isfile(os.path.join(code_root, candidate)):
+            return candidate
+    raise InitFailed("missing_module", f"the function has no file {path}.py", file=f"{path}.py")
+
+
+def _import(path: str, module_name: str) -> ModuleType:
+    if "." in module_name:
+        return importlib.import_module(module_name)
+    # By file and not by name: a name the standard library also has would give its module.
+    loader = importlib.machinery.SourceFileLoader(module_name, path)
+    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    loader.exec_module(module)
+    return module
+
+
+def _failure(reason: str, detail: str, error: BaseException, code_root: str) -> InitFailed:
+    file, line = _place(error, code_root)
+    return InitFailed(reason, detail, type(error).__name__, file, line)
+
+
+def _place(error: BaseException, code_root: str) -> Tuple[Optional[str], Optional[int]]:
+    """The innermost line of the function's own code."""
+    if isinstance(error, SyntaxError) and error.filename:
+        inside = _relative(error.filename, code_root)
+        if inside:
+            return inside, error.lineno
+    place: Tuple[Optional[str], Optional[int]] = (None, None)
+    trace = error.__traceback__
+    while trace is not None:
+        inside = _relative(trace.tb_frame.f_code.co_filename, code_root)
+        if inside:
+            place = (inside, trace.tb_lineno)
+        trace = trace.tb_next
+    return place
+
+
+def _relative(path: str, code_root: str) -> Optional[str]:
+    return path[len(code_root) + 1:] if path.startswith(code_root + "/") else None

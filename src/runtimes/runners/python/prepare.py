@@ -1,0 +1,188 @@
+"""The first half of a start: from a fork of the launcher to a finished sandbox that knows no function.
+
+Three processes: the launcher forks the *middle*, which enters the namespaces and forks *pid 1* of the new PID
+namespace, then leaves. Pid 1 builds its root and waits. The order of the steps matters; each says why it stands there.
+
+Does not block: with network `host`, the host's loopback and abstract sockets; reading what everybody may read in /usr.
+"""
+import errno
+import fcntl
+import os
+import select
+import signal
+import socket
+import struct
+from typing import List, Optional
+
+from . import frames, kernel, root
+from .sandbox import INNER_ID, Sandbox, Step, run
+
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+
+
+def session(sandbox: Sandbox) -> None:
+    """1. Own session: signals cross PID namespaces inside one process group, and could reach the launcher. Own signals:
+    the launcher ignores INT and TERM, and has a wake-up descriptor."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+
+def inherited(sandbox: Sandbox) -> None:
+    """2. Nothing of the launcher stays open: control, other starts, pidfds of other instances."""
+    os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 0, inheritable=True)
+    kernel.close_all_but([sandbox.sync, sandbox.launcher, sandbox.store_tree])
+
+
+def dial(sandbox: Sandbox) -> None:
+    """3. Both connections to the daemon, while its path is visible and this process may still enter its directory."""
+    sandbox.channel = _connect(sandbox, "channel")
+    log = _connect(sandbox, "log")
+    os.dup2(log, 1, inheritable=True)
+    os.dup2(log, 2, inheritable=True)
+    os.close(log)
+
+
+def _connect(sandbox: Sandbox, kind: str) -> int:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.connect(sandbox.settings.socket)
+    finally:
+        # An object that outlives its number would close whatever reuses it.
+        descriptor = connection.detach()
+    frames.write_all(descriptor, frames.encode_json(frames.HELLO, 0, {"token": sandbox.request.token, "kind": kind}))
+    return descriptor
+
+
+def cgroups(sandbox: Sandbox) -> None:
+    """4. Limits hold from here on, before any byte of a function is read; before the cgroup namespace, which makes this group
+    its root."""
+    for path in sandbox.request.cgroup_procs:
+        write_file(path, "0")
+
+
+def groups(sandbox: Sandbox) -> None:
+    """5. While there is a right to. An ordinary user's groups stay, without a name inside."""
+    if sandbox.is_root:
+        if sandbox.request.uid <= 0:
+            raise ValueError("a launcher that is root needs a uid above 0")
+        os.setgroups([])
+
+
+def namespaces(sandbox: Sandbox) -> None:
+    """6. The kernel makes the user namespace first; the others belong to it."""
+    flags = kernel.CLONE_NEWUSER | kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWIPC
+    if sandbox.settings.level == "strict":
+        flags |= kernel.CLONE_NEWUTS | kernel.CLONE_NEWCGROUP
+    if sandbox.request.network == "none":
+        flags |= kernel.CLONE_NEWNET
+    kernel.unshare(flags)
+
+
+def identity(sandbox: Sandbox) -> None:
+    """7. Before any mount: a tmpfs made by an unmapped user can't be written. Root's maps are written by the launcher: a
+    process inside the new namespace may only map itself."""
+    if sandbox.is_root:
+        os.write(sandbox.sync, b"u")
+        if os.read(sandbox.sync, 1) != b"m":
+            raise OSError(errno.ECANCELED, "the launcher is gone")
+        os.setresgid(INNER_ID, INNER_ID, INNER_ID)
+        os.setresuid(INNER_ID, INNER_ID, INNER_ID)
+        # The change made this process undumpable, and its own /proc files somebody else's.
+        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+    else:
+        uid, gid = os.geteuid(), os.getegid()
+        write_file("/proc/self/setgroups", "deny")
+        write_file("/proc/self/uid_map", f"{INNER_ID} {uid} 1")
+        write_file("/proc/self/gid_map", f"{INNER_ID} {gid} 1")
+
+
+def second_fork(sandbox: Sandbox) -> None:
+    """8. Only children enter the new PID namespace. The middle reports the pid and leaves; pid 1 returns from here."""
+    sandbox.middle = kernel.pidfd_open(os.getpid())
+    pid = os.fork()
+    if pid != 0:
+        os.write(sandbox.sync, b"p" + struct.pack("=I", pid))
+        os._exit(0)
+    os.close(sandbox.sync)
+
+
+def private_mounts(sandbox: Sandbox) -> None:
+    """9. Nothing leaks back to the host, and pivot_root refuses shared mounts."""
+    kernel.mount("", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
+
+
+def own_root(sandbox: Sandbox) -> None:
+    """10. An ordinary user's store is cloned here, by path, before the new root covers it."""
+    if sandbox.store_tree < 0:
+        sandbox.store_tree = root.clone_store(sandbox.settings.store)
+    root.build(sandbox.store_tree, sandbox.request.network)
+
+
+def pivot(sandbox: Sandbox) -> None:
+    """11. From here on the host's files have no name."""
+    root.enter()
+
+
+def loopback(sandbox: Sandbox) -> None:
+    """12. Down in a fresh namespace, and the right to raise it goes with the capabilities."""
+    if sandbox.request.network == "none":
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", _IFF_UP))
+
+
+def end_of_middle(sandbox: Sandbox) -> None:
+    """13. The middle is the parent until it is gone; a pidfd reports that only after its children have their new parent."""
+    _poll(sandbox.middle, None)
+    os.close(sandbox.middle)
+
+
+def death_with_launcher(sandbox: Sandbox) -> None:
+    """14. After the middle, whose end would trigger the signal, and after the id change, which clears it."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    if _poll(sandbox.launcher, 0):
+        raise OSError(errno.ECANCELED, "the launcher is gone")
+    os.close(sandbox.launcher)
+
+
+def orphans(sandbox: Sandbox) -> None:
+    """Level `none` has no PID namespace: orphans of the function come to this process instead of the launcher."""
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    os.close(sandbox.sync)
+
+
+_MIDDLE: List[Step] = [session, inherited, dial, cgroups, groups, namespaces, identity, second_fork]
+_PID_1: List[Step] = [private_mounts, own_root, pivot, loopback, end_of_middle, death_with_launcher]
+_NOT_ISOLATED: List[Step] = [session, inherited, dial, cgroups, death_with_launcher, orphans]
+
+
+def enter(sandbox: Sandbox) -> None:
+    """Up to a process of its own, which returns. Raises StepFailed in a process that can only tell the launcher."""
+    run(sandbox, _MIDDLE if sandbox.is_isolated else _NOT_ISOLATED)
+
+
+def settle(sandbox: Sandbox) -> None:
+    """From pid 1 to PREPARED. Raises StepFailed in a process whose channel can tell the daemon."""
+    if sandbox.is_isolated:
+        run(sandbox, _PID_1)
+
+
+def write_file(path: str, text: str) -> None:
+    """One write to an existing file of the kernel: these take a value whole or not at all."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(descriptor)
+
+
+def _poll(descriptor: int, timeout_ms: Optional[int]) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(timeout_ms))

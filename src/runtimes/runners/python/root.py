@@ -1,0 +1,167 @@
+"""The instance's own root: a small tmpfs with the host's programs bound in, everything read-only but /tmp and /dev/shm.
+
+Does not block: reading what every user of the host may read below /usr, and the host's certificates.
+"""
+import os
+import sys
+
+from . import kernel
+
+#: Where the tmpfs is mounted until the pivot. It covers the host's /tmp: nothing may be bound from there after it.
+STAGING = "/tmp"
+#: Where the content store sits until the instance becomes one function.
+STORE = "/.store"
+FUNCTION = "/function"
+
+#: For the skeleton, not for data: a few files below /etc and the mount points.
+_ROOT_OPTIONS = "mode=755,size=1m,nr_inodes=256"
+_SHM_OPTIONS = "mode=1777,size=16m,nr_inodes=1024"
+#: What a prepared instance has; SPECIALISE says what the function gets.
+_TMP_BYTES = 1 << 20
+#: One inode a 4 KiB page: an inode costs about 1 KiB of the instance's memory.
+_BYTES_PER_INODE = 4096
+
+_READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
+_LINKED_TO_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_BOUND_ETC = ("ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "alternatives", "ld.so.cache", "ssl/openssl.cnf")
+_WRITTEN_ETC = {
+    "passwd": "nobody:x:65534:65534:nobody:/tmp:/usr/sbin/nologin\n",
+    "group": "nogroup:x:65534:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
+    "hosts": "127.0.0.1 localhost\n::1 localhost\n",
+}
+
+
+def clone_store(path: str) -> int:
+    """The content store as a detached read-only mount: a descriptor for `build`."""
+    return kernel.clone_tree(path, _READ_ONLY)
+
+
+def build(store_tree: int, network: str) -> None:
+    """Builds the root at STAGING; the calling process is alone in its mount namespace, and stands in the new root after it."""
+    # Read before the tmpfs covers the host's files.
+    resolver = _resolver(network)
+    zone = _link_target("/etc/localtime")
+    kernel.mount("tmpfs", STAGING, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _ROOT_OPTIONS)
+    os.chdir(STAGING)
+    for directory in ("usr", "etc", "etc/ssl", "etc/pki", "dev", "dev/shm", "proc", "tmp", STORE[1:], FUNCTION[1:]):
+        os.mkdir(directory, 0o755)
+    _bind("/usr", "usr")
+    for name in _LINKED_TO_USR:
+        _same_as_host(name)
+    _bind_interpreter()
+    _fill_etc(resolver, zone)
+    _fill_dev()
+    _mount_proc()
+    kernel.mount("tmpfs", "tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777," + _tmp_options(_TMP_BYTES))
+    kernel.attach_tree(store_tree, STORE[1:])
+
+
+def enter() -> None:
+    """Makes the directory the process stands in its root, and the host's unreachable."""
+    kernel.make_read_only(".")
+    kernel.pivot_root(".", ".")
+    # The old root lies on top of the new one now.
+    kernel.unmount(".")
+    os.chdir("/")
+
+
+def mount_function(code: str, tmp_bytes: int) -> None:
+    """Shows one function's directory of the store, and takes the store with everybody else's away."""
+    if code in ("", ".", "..") or "/" in code:
+        raise ValueError(f"code must be the name of a directory in the store, not {code!r}")
+    kernel.attach_tree(kernel.clone_tree(f"{STORE}/{code}", _READ_ONLY), FUNCTION)
+    kernel.unmount(STORE)
+    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, _tmp_options(tmp_bytes))
+
+
+def _tmp_options(size_bytes: int) -> str:
+    return f"size={size_bytes},nr_inodes={max(64, size_bytes // _BYTES_PER_INODE)}"
+
+
+def _bind(source: str, target: str, attributes: int = _READ_ONLY) -> None:
+    kernel.attach_tree(kernel.clone_tree(source, attributes), target)
+
+
+def _same_as_host(name: str) -> None:
+    link = _link_target(f"/{name}")
+    if link:
+        os.symlink(link, name)
+    elif os.path.isdir(f"/{name}"):
+        os.mkdir(name, 0o755)
+        _bind(f"/{name}", name)
+
+
+def _bind_interpreter() -> None:
+    # Modules that are imported late must be there; below /usr they already are.
+    prefix = os.path.realpath(sys.base_prefix)
+    if prefix != "/usr" and not prefix.startswith("/usr/"):
+        os.makedirs(prefix[1:], 0o755)
+        _bind(prefix, prefix[1:])
+
+
+def _fill_etc(resolver: str, zone: str) -> None:
+    for name, text in _WRITTEN_ETC.items():
+        _write(f"etc/{name}", text)
+    _write("etc/resolv.conf", resolver)
+    if zone:
+        os.symlink(zone, "etc/localtime")
+    for name in _BOUND_ETC:
+        source = f"/etc/{name}"
+        if os.path.isdir(source):
+            os.makedirs(f"etc/{name}", 0o755)
+        elif os.path.isfile(source):
+            _write(f"etc/{name}", "")
+        else:
+            continue
+        # A link is followed here and not by the mount: distributions let some of these point below /etc or /usr.
+        _bind(os.path.realpath(source), f"etc/{name}")
+
+
+def _fill_dev() -> None:
+    for name in _DEVICES:
+        _write(f"dev/{name}", "")
+        # Not nodev: a device on such a mount can't be opened.
+        _bind(f"/dev/{name}", f"dev/{name}", kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC)
+    for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
+        os.symlink(f"/proc/self/fd{target}", f"dev/{name}")
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    kernel.mount("tmpfs", "dev/shm", "tmpfs", flags, _SHM_OPTIONS)
+
+
+def _mount_proc() -> None:
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    try:
+        kernel.mount("proc", "proc", "proc", flags, "subset=pid")
+    except OSError as error:
+        if error.errno != 22:  # EINVAL: before Linux 5.8 there are no subsets.
+            raise OSError(error.errno, f"{error.strerror} (/proc: inside a container with a masked /proc no fresh one can be mounted)") from error
+        kernel.mount("proc", "proc", "proc", flags)
+
+
+def _resolver(network: str) -> str:
+    if network == "none":
+        return ""
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            return file.read(64 << 10)
+    except OSError:
+        return ""
+
+
+def _link_target(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return ""
+
+
+def _write(path: str, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    try:
+        if text:
+            os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
