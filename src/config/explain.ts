@@ -84,15 +84,15 @@ function nameFault(path: readonly string[], name: string, schema: Record<string,
   const owner = path.at(-1);
   const rule =
     owner === 'functions'
-      ? 'a function name is 1 to 63 of a-z, 0-9 and -, starting with a letter and not ending with -'
+      ? ': a function name is 1 to 63 of a-z, 0-9 and -, starting with a letter and not ending with -'
       : owner === 'environment'
-        ? 'a variable name is letters, digits and _, not starting with a digit'
-        : `a name must be as the schema says${advice(schema)}`;
-  return { path: [...path, name], at: 'key', message: `the name ${quote(name)} is not allowed: ${rule}` };
+        ? ': a variable name is letters, digits and _, not starting with a digit'
+        : advice(schema);
+  return { path: [...path, name], at: 'key', message: `the name ${quote(name)} is not allowed${rule}` };
 }
 
 function typeMessage(error: ErrorObject, typeErrors: readonly ErrorObject[], schema: Record<string, unknown>): string {
-  if (error.data === null) return 'has no value; give one, or remove the line';
+  if (error.data === null) return 'has no value; give one, or leave it out';
   const format = FORMATS[String(schema['format'])];
   const problem = format?.(error.data).problem;
   if (problem !== undefined) return problem;

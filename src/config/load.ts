@@ -4,7 +4,7 @@ import type { FunctionConfig } from './generated/function-config.ts';
 import { parseFile, type Fault, type ParsedFile, type Place } from './parse.ts';
 import { resolveFunction, resolveSystem, type ConfigInputs } from './resolve.ts';
 import type { ApiKey, FunctionSpec, GitConfig, SystemConfig } from './spec.ts';
-import { validateConfig } from './validate.ts';
+import { MAX_FAULTS, validateConfig } from './validate.ts';
 
 /** A spec with the place of its entry's key in the file. */
 export interface FunctionEntry extends Place {
@@ -39,7 +39,8 @@ const MAX_PROBLEMS = 200;
 export function loadConfig(text: string, file: string, inputs: ConfigInputs): LoadedConfig {
   const parsed = parseFile(text, file);
   if (parsed.problems.length > 0) return failed(parsed.problems);
-  const shapeFaults = validateConfig(parsed.value);
+  const { faults: shapeFaults, isComplete } = validateConfig(parsed.value);
+  if (!isComplete) return failed(placed(shapeFaults, parsed, file));
   // What is wrong in shape is left out, so that the rest is checked in the same round.
   const raw = withoutFaulty(parsed.value, shapeFaults);
   const { system, git, keys, faults, problems } = resolveSystem(raw, inputs);
@@ -91,6 +92,7 @@ function failed(problems: readonly Problem[]): LoadedConfig {
 
 function placed(faults: readonly Fault[], parsed: ParsedFile, file: string): Problem[] {
   return faults
+    .slice(0, MAX_FAULTS)
     .map(({ path, at, message }): Problem => ({ file, ...parsed.locate(path, at), message: named(path, at, message) }))
     .sort((a, b) => a.line - b.line || a.column - b.column);
 }

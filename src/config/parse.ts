@@ -31,6 +31,7 @@ export const MAX_ALIASES = 100;
 export const MAX_NODES = 200_000;
 export const MAX_DEPTH = 32;
 const MAX_SYNTAX_PROBLEMS = 20;
+const LONG_LINE = 4096;
 
 /** Keys that mean something to JavaScript objects; none of them is a name anybody needs. */
 const FORBIDDEN_KEYS: ReadonlySet<string> = new Set(['__proto__', 'constructor', 'prototype']);
@@ -71,10 +72,9 @@ export function parseFile(text: string, file: string): ParsedFile {
   if (document.errors.length > 0) {
     const problems: Problem[] = [];
     for (const error of document.errors) {
-      const place = locateOffset(error.pos[0]);
       // One mistake often makes several errors on its line; the first names it.
-      if (problems.at(-1)?.line !== place.line)
-        problems.push({ file, ...place, message: syntaxMessage(error.code, error.message) });
+      if (problems.at(-1)?.line === counter.linePos(error.pos[0]).line) continue;
+      problems.push({ file, ...locateOffset(error.pos[0]), message: syntaxMessage(error.code, error.message) });
       if (problems.length === MAX_SYNTAX_PROBLEMS) break;
     }
     return failed(problems);
@@ -197,7 +197,8 @@ class Reader {
   }
 }
 
-function keyText(key: unknown): string | undefined {
+/** A key as the text it is looked up by; undefined for what is no plain key. */
+export function keyText(key: unknown): string | undefined {
   if (!isScalar(key) || key.tag !== undefined) return undefined;
   if (typeof key.value === 'string') return key.value;
   return key.source === undefined || key.source === '' ? undefined : key.source;
@@ -215,7 +216,8 @@ function placeFinder(text: string, counter: LineCounter): (offset: number) => Pl
     const { line, col } = counter.linePos(offset);
     if (line === 0) return { line: 1, column: 1 };
     const lineStart = counter.lineStarts[line - 1] ?? 0;
-    // From UTF-16 units to characters.
+    // From UTF-16 units to characters; in a line so long that nobody counts there, units will do.
+    if (col > LONG_LINE) return { line, column: col };
     return { line, column: [...content.slice(lineStart, lineStart + col - 1)].length + 1 };
   };
 }

@@ -7,12 +7,22 @@ import { FaasError } from '../errors.ts';
 import { explain, FORMATS } from './explain.ts';
 import type { CreateFunctionBody } from './generated/create-function.ts';
 import type { UpdateFunctionBody } from './generated/update-function.ts';
+import { isObject } from './merge-patch.ts';
 import type { Fault } from './parse.ts';
 
-/** Everything that is wrong with the shape of a configuration file's value: one fault for each mistake. */
-export function validateConfig(value: unknown): Fault[] {
+export interface Shape {
+  /** One for each mistake. */
+  readonly faults: readonly Fault[];
+  /** Whether every mistake is among them; if not, the value cannot be trusted apart from the places of the faults. */
+  readonly isComplete: boolean;
+}
+
+/** Everything that is wrong with the shape of a configuration file's value. */
+export function validateConfig(value: unknown): Shape {
   const validate = configValidator();
-  return validate(value) ? [] : faultsOf(validate.errors ?? []);
+  if (validate(value)) return { faults: [], isComplete: true };
+  const errors = validate.errors ?? [];
+  return { faults: faultsOf(errors), isComplete: errors.length < MAX_FAULTS };
 }
 
 /** The body of `POST /functions`; throws FaasError `bad_request` that names the first mistake. */
@@ -26,10 +36,12 @@ export function readUpdateBody(value: unknown): UpdateFunctionBody {
 }
 
 function readBody<Body>(validate: ValidateFunction, value: unknown): Body {
+  if (!isObject(value)) throw new FaasError('bad_request', { detail: 'The body must be a JSON object.' });
   if (validate(value)) return value as Body;
   const [fault] = faultsOf(validate.errors ?? []);
   const where = fault === undefined || fault.path.length === 0 ? 'The body' : `\`${fault.path.join('.')}\` in the body`;
-  throw new FaasError('bad_request', { detail: `${where}: ${fault?.message ?? 'not as the schema says'}.` });
+  const message = fault?.message ?? 'not as the schema says';
+  throw new FaasError('bad_request', { detail: `${where}: ${message}${message.endsWith('?') ? '' : '.'}` });
 }
 
 const configValidator = once(() => compiler(true).compile(faasConfigSchema));
@@ -48,17 +60,34 @@ function compiler(allErrors: boolean): Ajv2020 {
   return ajv;
 }
 
-/** AJV reports every branch it tried; people get one fault for each mistake. */
+/** More mistakes than this are not looked at one by one. */
+export const MAX_FAULTS = 1000;
+
+/** AJV reports every branch it tried; people get one fault for each mistake, at most `MAX_FAULTS`. */
 function faultsOf(errors: readonly ErrorObject[]): Fault[] {
-  // What only sums up other errors, and the branch that allows "nothing".
-  const own = errors.filter(({ keyword, schema }) => !['anyOf', 'if', 'propertyNames'].includes(keyword) && schema !== 'null');
+  const typeErrors = new Map<string, ErrorObject[]>();
+  const withErrorsInside = new Set<string>();
+  const own: ErrorObject[] = [];
+  for (const error of errors) {
+    // What only sums up other errors, and the branch that allows "nothing".
+    if (['anyOf', 'if', 'propertyNames'].includes(error.keyword) || error.schema === 'null') continue;
+    own.push(error);
+    if (own.length === MAX_FAULTS) break;
+    if (error.keyword === 'type') {
+      const others = typeErrors.get(error.instancePath);
+      if (others === undefined) typeErrors.set(error.instancePath, [error]);
+      else others.push(error);
+    }
+    for (let end = error.instancePath.lastIndexOf('/'); end >= 0; end = error.instancePath.lastIndexOf('/', end - 1)) {
+      withErrorsInside.add(error.instancePath.slice(0, end));
+      if (end === 0) break;
+    }
+  }
   const faults = new Map<string, Fault>();
   for (const error of own) {
     // A value of an alternative type was looked into: what is wrong inside says more than that it is not the other type.
-    const isAlternative = error.keyword === 'type' && error.schemaPath.includes('/anyOf/');
-    if (isAlternative && own.some(({ instancePath }) => instancePath.startsWith(`${error.instancePath}/`))) continue;
-    const siblings = own.filter((other) => other.keyword === 'type' && other.instancePath === error.instancePath);
-    const fault = explain(error, siblings);
+    if (error.keyword === 'type' && error.schemaPath.includes('/anyOf/') && withErrorsInside.has(error.instancePath)) continue;
+    const fault = explain(error, typeErrors.get(error.instancePath) ?? []);
     const key = JSON.stringify([fault.path, fault.at]);
     if (!faults.has(key)) faults.set(key, fault);
   }
