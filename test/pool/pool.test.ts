@@ -113,6 +113,22 @@ test('a call that waits for a start is not bound by queue_timeout', async (t) =>
   t.is((await call).coldMs, 8000);
 });
 
+test('a call whose start failed is bound by queue_timeout again', async (t) => {
+  const bench = new PoolBench({ maxInstances: 2 });
+  bench.runtime.handler = taking(bench, 20_000);
+  const running = bench.call();
+  await bench.clock.advance(5);
+  bench.runtime.startMs = 8000;
+  bench.runtime.startErrors.push(new FaasError('init_failed'), new FaasError('init_failed'));
+  const waiting = bench.call();
+  await bench.clock.advance(7999);
+  t.is(bench.pool.waiting, 1);
+  await bench.clock.advance(1);
+  t.is(await codeOf(waiting), 'queue_slow');
+  await bench.clock.advance(20_000);
+  await running;
+});
+
 test('a start beyond cold_start_timeout is init_failed, and nothing of it is left', async (t) => {
   const bench = new PoolBench({ coldStartTimeoutMs: 1000 });
   bench.runtime.startMs = 60_000;
