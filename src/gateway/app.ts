@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import Router from '@koa/router';
 import Koa from 'koa';
-import { FaasError } from '../errors.ts';
+import { errorTable, FaasError } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { Logger } from '../observability/logger.ts';
 import { requireScope } from './auth.ts';
@@ -126,9 +126,10 @@ function logAccess(req: IncomingMessage, res: ServerResponse, request: RequestCo
       method: req.method,
       // Without the query, which may hold anything.
       path: req.url?.split('?', 1)[0],
-      status: res.statusCode,
+      // Koa began with 404; who went away saw no status at all.
+      status: request.errorCode === 'cancelled' ? errorTable.cancelled.status : res.statusCode,
       code: request.errorCode,
-      key: request.caller?.keyName,
+      key_name: request.caller?.keyName,
       function: request.functionName,
       version: request.version,
       duration_ms: clock.nowMs() - request.arrivedMs,

@@ -1,13 +1,13 @@
 import { hash, timingSafeEqual } from 'node:crypto';
-import type { Scope } from '../config/spec.ts';
+import type { ApiKey, Scope } from '../config/spec.ts';
 import { FaasError } from '../errors.ts';
-import type { Keys, RateLimit } from './ports.ts';
+import type { Keys } from './ports.ts';
 
 /** Whose key a request carries. */
 export interface Caller {
   readonly keyName: string;
   readonly scopes: readonly Scope[];
-  readonly rateLimit: RateLimit | undefined;
+  readonly rateLimit: ApiKey['rateLimit'];
 }
 
 interface KnownKey extends Caller {
@@ -25,7 +25,7 @@ const KEY_MAX_CHARACTERS = 512;
 /** Tells whose key a request carries. Only digests are held; a change of the keys takes effect with the next request. */
 export class Authenticator {
   readonly #keys: Keys;
-  #seenKeys: readonly unknown[] | undefined;
+  #seenKeys: readonly ApiKey[] | undefined;
   #seenDemo = false;
   #known: readonly KnownKey[] = [];
 

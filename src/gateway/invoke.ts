@@ -13,6 +13,7 @@ import type { DeploymentTable, StatusSource } from './ports.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { declaredLengthBytes, readBody } from './read-body.ts';
 import type { RequestContext } from './request-context.ts';
+import { unknownFunction } from './unknown-function.ts';
 
 export interface InvokePorts {
   readonly authenticator: Authenticator;
@@ -46,7 +47,7 @@ export async function invoke(
   const target = parseInvokeTarget(req.url as string);
   context.functionName = target.name;
   const deployment = ports.deployments.find(target.name);
-  if (deployment === undefined) throw refuseUnknown(target.name, ports.status);
+  if (deployment === undefined) throw unknownFunction(target.name, ports.status);
   context.version = deployment.version;
 
   const callerTimeout = req.headers['x-timeout'];
@@ -67,12 +68,6 @@ export async function invoke(
   const headers = forwardedHeaders(req, context.callId, deadlineMs, body.length);
   const invocation = new HttpInvocation(req, res, context.callId, target, headers, body);
   sendAnswer(res, context, await deployment.pool.invoke(invocation, deadlineMs), ports.isDraining());
-}
-
-function refuseUnknown(name: string, status: StatusSource): FaasError {
-  return status.serving
-    ? new FaasError('unknown_function', { detail: `There is no function ${name}.` })
-    : new FaasError('not_ready');
 }
 
 /** One call as the pool sees it. A class for the sake of `signal`: most calls never look at it, so it is made on demand. */

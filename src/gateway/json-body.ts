@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { FaasError } from '../errors.ts';
+import { findJsonMistake } from './json-mistake.ts';
 import type { BodyLimits } from './read-body.ts';
 import { readBody } from './read-body.ts';
 
@@ -33,8 +34,7 @@ function refuseOtherTypes(req: IncomingMessage): void {
   });
 }
 
-/** Exported for the callers that have the bytes already. FaasError `bad_request`. */
-export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
+function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
   let text: string;
   try {
     text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
@@ -46,7 +46,7 @@ export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
     // A member named `__proto__` becomes an ordinary own member here, which the schemas refuse; of doubled names the last counts.
     value = JSON.parse(text);
   } catch (error) {
-    throw new FaasError('bad_request', { detail: `The body is not JSON: ${describeSyntaxError(error, text)}.`, cause: error });
+    throw new FaasError('bad_request', { detail: `The body is not JSON: ${describeMistake(text)}.`, cause: error });
   }
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new FaasError('bad_request', { detail: 'The body is not a JSON object.' });
@@ -54,13 +54,10 @@ export function parseJsonObject(bytes: Uint8Array): Record<string, unknown> {
   return value as Record<string, unknown>;
 }
 
-/** V8 names the position in some messages only, and quotes the text in others: the text stays out, the place stays in. */
-function describeSyntaxError(error: unknown, text: string): string {
-  const message = error instanceof Error ? error.message : '';
-  const position = /at position (\d+)/.exec(message);
-  if (position === null) return text.trim() === '' ? 'it is empty' : 'it ends too early or holds an unexpected character';
-  const before = text.slice(0, Number(position[1]));
-  const line = before.split('\n').length;
-  const column = before.length - before.lastIndexOf('\n');
-  return `a mistake in line ${line}, column ${column}`;
+/** The text itself stays out of the message: it may hold a secret. */
+function describeMistake(text: string): string {
+  const offset = findJsonMistake(text) ?? 0;
+  if (offset >= text.length) return text.trim() === '' ? 'it is empty' : 'it ends too early';
+  const before = text.slice(0, offset);
+  return `a mistake in line ${before.split('\n').length}, column ${offset - before.lastIndexOf('\n')}`;
 }

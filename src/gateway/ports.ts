@@ -115,13 +115,7 @@ export interface GitEndpoint {
   handle(req: IncomingMessage, res: ServerResponse, call: GitCall): Promise<void>;
 }
 
-/** A quota: `perSecond` on average, up to `burst` (at least 1) at once. */
-export interface RateLimit {
-  readonly perSecond: number;
-  readonly burst: number;
-}
-
 export interface Keys {
   /** The same array as long as nothing changed. `demo`: no key is configured and the daemon listens on loopback. */
-  current(): { readonly apiKeys: readonly (ApiKey & { readonly rateLimit?: RateLimit | undefined })[]; readonly demo: boolean };
+  current(): { readonly apiKeys: readonly ApiKey[]; readonly demo: boolean };
 }

@@ -7,7 +7,6 @@ import type { Clock } from '../observability/clock.ts';
 import type { Logger } from '../observability/logger.ts';
 import { createApp } from './app.ts';
 import { Authenticator } from './auth.ts';
-import { loadBodySchemas } from './body-schema.ts';
 import type { DeploymentTable, FunctionReader, FunctionWriter, GitEndpoint, Keys, StatusSource } from './ports.ts';
 import { RateLimiter } from './rate-limit.ts';
 import { functionRoutes } from './routes/functions.ts';
@@ -39,7 +38,8 @@ export interface GatewayOptions {
   readonly maxConnections?: number;
 }
 
-const BODY_TIMEOUT_MS = 60_000;
+/** Generous: only who has a key is read at all. */
+const BODY_TIMEOUT_MS = 300_000;
 const HEADERS_TIMEOUT_MS = 20_000;
 const KEEP_ALIVE_TIMEOUT_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
@@ -136,9 +136,9 @@ export class Gateway {
 
 function createRoutes(ports: GatewayPorts, isDraining: () => boolean): Route[] {
   return [
-    ...functionRoutes({ ...ports, schemas: loadBodySchemas() }),
+    ...functionRoutes(ports),
     ...instanceRoutes(ports.deployments),
-    ...statsRoutes(ports.deployments),
+    ...statsRoutes(ports.deployments, ports.status),
     ...statusRoutes(ports.status, isDraining),
   ];
 }

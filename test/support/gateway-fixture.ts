@@ -1,5 +1,5 @@
-import type { Scope } from '../../src/config/spec.ts';
-import type { FunctionSpec } from '../../src/config/spec.ts';
+import { hash } from 'node:crypto';
+import type { ApiKey, FunctionSpec, Scope } from '../../src/config/spec.ts';
 import { FaasError } from '../../src/errors.ts';
 import type {
   Author,
@@ -21,7 +21,6 @@ import type { InstanceView } from '../../src/pool/instance-view.ts';
 import type { HandlerAnswer, Invocation } from '../../src/pool/instance.ts';
 import type { PoolAnswer } from '../../src/pool/pool.ts';
 import { FunctionStats } from '../../src/pool/stats.ts';
-import { hash } from 'node:crypto';
 
 /** What a function of the fixture does with a call. */
 export type Behaviour = (invocation: Invocation, deadlineMs: number) => Promise<Partial<PoolAnswer> & { answer: HandlerAnswer }>;
@@ -139,8 +138,8 @@ export interface GatewayFixture extends AsyncDisposable {
   keys: ReturnType<Keys['current']>;
 }
 
-export function keyEntry(key: string, scopes: readonly Scope[]): { name: string; sha256: string; scopes: readonly Scope[] } {
-  return { name: `name-of-${key}`, sha256: hash('sha256', key), scopes };
+export function keyEntry(key: string, scopes: readonly Scope[], rateLimit?: ApiKey['rateLimit']): ApiKey {
+  return { name: `name-of-${key}`, sha256: hash('sha256', key), scopes, rateLimit };
 }
 
 /** A gateway on a free port of loopback, over parts in memory, with the demo keys. */

@@ -44,10 +44,13 @@ export async function open(url: string, options: CallOptions = {}): Promise<Inco
   const { origin } = new URL(url);
   // `path` apart from the URL, whose class would tidy `..` and `//` away.
   const path = url.slice(origin.length) || '/';
+  // Node declares no length for methods that usually have no body, and sends one all the same.
+  const isWhole = typeof body === 'string' || Buffer.isBuffer(body);
+  const length = isWhole ? { 'Content-Length': String(Buffer.byteLength(body)) } : {};
   const outgoing = request(origin, {
     path,
     method: options.method ?? (body === undefined ? 'GET' : 'POST'),
-    headers: { ...authorization, ...options.headers },
+    headers: { ...authorization, ...length, ...options.headers },
     agent: options.agent ?? new Agent({ keepAlive: false }),
   });
   if (Array.isArray(body)) {
@@ -55,6 +58,8 @@ export async function open(url: string, options: CallOptions = {}): Promise<Inco
     outgoing.end();
   } else outgoing.end(body as string | Buffer | undefined);
   const [response] = (await once(outgoing, 'response')) as [IncomingMessage];
+  // From here on a failure shows in the answer; what is still being sent may well meet a closed connection.
+  outgoing.on('error', () => undefined);
   return response;
 }
 

@@ -1,6 +1,6 @@
+import { readCreateBody, readUpdateBody } from '../../config/validate.ts';
 import { FaasError } from '../../errors.ts';
 import { hasScope } from '../auth.ts';
-import type { BodySchemas } from '../body-schema.ts';
 import { isFunctionName } from '../invoke-target.ts';
 import { readJsonBody } from '../json-body.ts';
 import type {
@@ -13,6 +13,7 @@ import type {
   WriteResult,
 } from '../ports.ts';
 import { isNotModified, quoteEtag, readPreconditions } from '../preconditions.ts';
+import { unknownFunction } from '../unknown-function.ts';
 import { authorOf, nameOf } from './route.ts';
 import type { Route, RouteCall } from './route.ts';
 
@@ -21,7 +22,6 @@ export interface FunctionRoutePorts {
   readonly writer: FunctionWriter;
   readonly reader: FunctionReader;
   readonly status: StatusSource;
-  readonly schemas: BodySchemas;
 }
 
 /** List, read and write functions. A write is a commit, and its answer comes when the change is live. */
@@ -44,7 +44,7 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
   const deployment = deployments.find(name);
   const withValues = call.caller !== undefined && hasScope(call.caller, 'manage');
   const details = deployment === undefined ? undefined : await reader.details(name, { withValues });
-  if (deployment === undefined || details === undefined) throw refuseUnknown(name, status);
+  if (deployment === undefined || details === undefined) throw unknownFunction(name, status);
   call.ctx.set('ETag', quoteEtag(deployment.etag));
   if (isNotModified(readPreconditions(call.ctx.headers), deployment.etag)) {
     call.ctx.status = 304;
@@ -60,14 +60,14 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
   };
 }
 
-async function createFunction(call: RouteCall, { writer, schemas }: FunctionRoutePorts): Promise<void> {
+async function createFunction(call: RouteCall, { writer }: FunctionRoutePorts): Promise<void> {
   const { ctx } = call;
   const raw = await readJsonBody(ctx.req, ctx.res, call.limits, call.request.expectsContinue);
   const { name } = raw;
   if (typeof name === 'string' && !isFunctionName(name)) {
     throw new FaasError('invalid_name', { detail: `${JSON.stringify(name.slice(0, 100))} cannot be the name of a function.` });
   }
-  const body = schemas.checkCreate(raw);
+  const body = readCreateBody(raw);
   call.request.functionName = body.name;
   const result = await writer.create(body, readPreconditions(ctx.headers), authorOf(call));
   ctx.status = 201;
@@ -75,11 +75,11 @@ async function createFunction(call: RouteCall, { writer, schemas }: FunctionRout
   answerWrite(call, result);
 }
 
-async function updateFunction(call: RouteCall, { writer, schemas }: FunctionRoutePorts): Promise<void> {
+async function updateFunction(call: RouteCall, { writer }: FunctionRoutePorts): Promise<void> {
   const { ctx } = call;
   const name = nameOf(call);
   const raw = await readJsonBody(ctx.req, ctx.res, call.limits, call.request.expectsContinue);
-  const result = await writer.update(name, schemas.checkUpdate(raw), readPreconditions(ctx.headers), authorOf(call));
+  const result = await writer.update(name, readUpdateBody(raw), readPreconditions(ctx.headers), authorOf(call));
   answerWrite(call, result);
 }
 
@@ -127,10 +127,4 @@ function summarise({ name, version, spec }: Deployment): JsonObject {
     environment: Object.keys(spec.environment),
     url: `/invoke/${name}`,
   };
-}
-
-function refuseUnknown(name: string, status: StatusSource): FaasError {
-  return status.serving
-    ? new FaasError('unknown_function', { detail: `There is no function ${name}.` })
-    : new FaasError('not_ready');
 }

@@ -32,6 +32,8 @@ export async function serveGit(
   if (!isGitService(service))
     throw new FaasError('not_found', { detail: 'Git clients use `/git` as the address of the repository.' });
   if (request.expectsContinue) res.writeContinue();
+  // Koa begins every answer as a 404.
+  res.statusCode = 200;
   res.setHeader('X-Call-Id', request.callId);
   res.setHeader('X-Start-Time', request.startTime);
   await ports.git.handle(req, res, {

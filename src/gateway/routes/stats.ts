@@ -1,7 +1,7 @@
-import { FaasError } from '../../errors.ts';
 import type { InstanceView } from '../../pool/instance-view.ts';
 import type { LatencySummary, StatsSnapshot } from '../../pool/stats.ts';
-import type { DeploymentTable, JsonObject } from '../ports.ts';
+import type { DeploymentTable, JsonObject, StatusSource } from '../ports.ts';
+import { unknownFunction } from '../unknown-function.ts';
 import { nameOf } from './route.ts';
 import type { Route } from './route.ts';
 
@@ -13,7 +13,7 @@ import type { Route } from './route.ts';
  * draining}, memory_bytes}`; the platform adds `functions`, a function adds `function` and `version`. A quantile of
  * nothing is null.
  */
-export function statsRoutes(deployments: DeploymentTable): Route[] {
+export function statsRoutes(deployments: DeploymentTable, status: StatusSource): Route[] {
   return [
     {
       method: 'GET',
@@ -31,7 +31,7 @@ export function statsRoutes(deployments: DeploymentTable): Route[] {
       async handle(call) {
         const name = nameOf(call);
         const deployment = deployments.find(name);
-        if (deployment === undefined) throw new FaasError('unknown_function', { detail: `There is no function ${name}.` });
+        if (deployment === undefined) throw unknownFunction(name, status);
         const instances = await describeInstances(deployments.instances().filter(({ functionName }) => functionName === name));
         call.ctx.body = {
           function: name,
