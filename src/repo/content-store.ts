@@ -158,16 +158,18 @@ export class ContentStore {
       const manifest = JSON.parse(text) as ManifestFile[];
       const expected = new Map(manifest.map((file) => [file.path, file]));
       const directories = new Set(directoriesOf(manifest));
-      const found = await readdir(directory, { recursive: true, withFileTypes: true });
-      if (found.length !== expected.size + directories.size || !isOpenDirectory(await lstat(directory))) return false;
+      for (const path of ['', ...directories]) {
+        const absolute = join(directory, path);
+        if (!isOpenDirectory(await lstat(absolute))) return false;
+        // Not readdir's `recursive`: it follows links.
+        for (const name of await readdir(absolute)) {
+          const below = path === '' ? name : `${path}/${name}`;
+          if (!expected.has(below) && !directories.has(below)) return false;
+        }
+      }
       let isWhole = true;
-      await inParallel(found, async (entry) => {
-        const absolute = join(entry.parentPath, entry.name);
-        const path = absolute.slice(directory.length + 1);
-        const file = expected.get(path);
-        if (!isWhole) return;
-        if (file === undefined) isWhole = directories.has(path) && isOpenDirectory(await lstat(absolute));
-        else isWhole = await isAsWritten(absolute, file);
+      await inParallel(manifest, async (file) => {
+        if (isWhole && !(await isAsWritten(join(directory, file.path), file))) isWhole = false;
       });
       return isWhole;
     } catch (error) {

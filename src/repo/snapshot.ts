@@ -32,7 +32,7 @@ export async function takeSnapshot(workspace: Workspace, options: SnapshotOption
   for (let attempt = 1; ; attempt++) {
     const index = join(options.objectDirectory, `index-${randomUUID()}`);
     try {
-      return { tree: await snapshotWith(index, workspace, options) };
+      return { tree: await snapshotWith(index, workspace, options, attempt === 1 ? NAMED_PATHS_MAX : 0) };
     } catch (error) {
       // Files may vanish between the look and the read; the next look sees what stands then.
       if (attempt >= ATTEMPTS_MAX || !(error instanceof FaasError) || error.code !== 'git_failed') throw toFaasError(error);
@@ -43,7 +43,7 @@ export async function takeSnapshot(workspace: Workspace, options: SnapshotOption
   }
 }
 
-async function snapshotWith(index: string, workspace: Workspace, options: SnapshotOptions): Promise<string> {
+async function snapshotWith(index: string, workspace: Workspace, options: SnapshotOptions, namedMax: number): Promise<string> {
   await copyFile(join(workspace.gitDir, 'index'), index, constants.COPYFILE_FICLONE).catch((error: NodeJS.ErrnoException) => {
     // No index yet: nothing was ever added. Anything else is trouble, not absence.
     if (error.code !== 'ENOENT') throw error;
@@ -70,8 +70,10 @@ async function snapshotWith(index: string, workspace: Workspace, options: Snapsh
   if (changed.length > 0) {
     const paths = splitPaths(changed);
     await refuseUnfit(workspace, paths, options.limits ?? TREE_LIMITS);
-    const pathspecs = paths.length <= NAMED_PATHS_MAX ? paths : await present(workspace, ours);
-    const args = ['add', '-A', '--pathspec-from-file=-', '--pathspec-file-nul'];
+    const isNamed = paths.length <= namedMax;
+    const pathspecs = isNamed ? outermost(paths) : await present(workspace, ours);
+    // `-f`: git refuses to be told the name of a committed file in an ignored directory; what is ignored is not in the list.
+    const args = ['add', isNamed ? '-Af' : '-A', '--pathspec-from-file=-', '--pathspec-file-nul'];
     const added = await git.try(args, { ...call, input: Buffer.concat(pathspecs.flatMap((path) => [path, Buffer.of(0)])) });
     if (added.code !== 0) {
       await refuseUnreadable(workspace, paths);
@@ -134,6 +136,19 @@ function splitPaths(output: Buffer): Buffer[] {
   const names = new Set(output.toString('latin1').split('\0'));
   names.delete('');
   return [...names].map((name) => Buffer.from(name, 'latin1'));
+}
+
+/**
+ * Without the paths below another one: that is a file which became a directory, and stands for all below it, or a
+ * directory which became a link, and git refuses to look behind it.
+ */
+function outermost(paths: readonly Buffer[]): Buffer[] {
+  const names = new Set(paths.map((path) => path.toString('latin1')));
+  return paths.filter((path) => {
+    const name = path.toString('latin1');
+    for (let end = name.indexOf('/'); end > 0; end = name.indexOf('/', end + 1)) if (names.has(name.slice(0, end))) return false;
+    return true;
+  });
 }
 
 function refuseConflicts(unmerged: Buffer): void {
