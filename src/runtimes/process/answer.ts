@@ -1,0 +1,73 @@
+import { FaasError, printable } from '../../errors.ts';
+import type { HandlerAnswer } from '../../pool/instance.ts';
+import { ProtocolError } from '../protocol.ts';
+
+/** RFC 9110 5.6.2 `token`. */
+const HEADER_NAME = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
+/** RFC 9110 5.5: what Node sends as it stands; no CR, LF or NUL. */
+const HEADER_VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+const HEADERS_MAX = 256;
+
+/** Status, headers and time of an answer, checked again on this side: the instance runs foreign code and is not trusted. */
+export interface AnswerHead {
+  readonly status: number;
+  readonly headers: readonly string[];
+  readonly execMs: number;
+}
+
+/**
+ * The head of an answer. Throws ProtocolError when it is of another shape, FaasError `bad_response` when the status is
+ * none of 200 to 599 or a header would not be HTTP.
+ */
+export function readAnswerHead(meta: Record<string, unknown>): AnswerHead {
+  const { status, headers, exec_us: execUs } = meta;
+  if (typeof status !== 'number' || !Array.isArray(headers) || typeof execUs !== 'number')
+    throw new ProtocolError('sent an answer without status, headers or time');
+  if (!Number.isInteger(status) || status < 200 || status > 599)
+    throw new FaasError('bad_response', { detail: `The handler's status ${status} is not one of 200 to 599.` });
+  if (headers.length % 2 !== 0 || headers.length > 2 * HEADERS_MAX)
+    throw new FaasError('bad_response', { detail: `The handler's answer has more than ${HEADERS_MAX} headers.` });
+  for (let index = 0; index < headers.length; index += 2) {
+    const name: unknown = headers[index];
+    const value: unknown = headers[index + 1];
+    if (typeof name !== 'string' || typeof value !== 'string') throw new ProtocolError('sent a header that is no text');
+    if (!HEADER_NAME.test(name))
+      throw new FaasError('bad_response', {
+        detail: `The handler's header name ${JSON.stringify(printable(name))} is not allowed.`,
+      });
+    if (!HEADER_VALUE.test(value))
+      throw new FaasError('bad_response', {
+        detail: `The value of the handler's header ${name} holds a character that HTTP does not allow.`,
+      });
+  }
+  return { status, headers: headers as string[], execMs: Math.max(0, execUs) / 1000 };
+}
+
+/** What CALL_FAILED stands for: an answer of the function's own (it was sent no JSON), or the error to reject with. */
+export function readFailure(facts: Record<string, unknown>): HandlerAnswer | FaasError {
+  const detail = printable(typeof facts['detail'] === 'string' ? facts['detail'] : '');
+  switch (facts['reason']) {
+    case 'bad_request':
+      return {
+        status: 400,
+        headers: ['Content-Type', 'application/json'],
+        body: Buffer.from(`${JSON.stringify({ error: detail === '' ? 'The request body is not valid JSON.' : detail })}\n`),
+        execMs: 0,
+      };
+    case 'bad_response':
+      return new FaasError('bad_response', { detail: `The handler's answer cannot be sent: ${detail}.` });
+    case 'handler_error':
+      return handlerError(facts, 'The handler raised');
+    default:
+      throw new ProtocolError('sent a failure without a known reason');
+  }
+}
+
+/** `handler_error` with the exception's type in the detail; message and traceback only in the context, for logs and debug. */
+export function handlerError(facts: Record<string, unknown>, what: string): FaasError {
+  const exception = printable(String(facts['exception'] ?? 'an exception')).slice(0, 200);
+  return new FaasError('handler_error', {
+    detail: `${what} ${exception}.`,
+    context: { exception, message: facts['detail'], traceback: facts['traceback'] },
+  });
+}

@@ -1,0 +1,84 @@
+import type { Socket } from 'node:net';
+import { FRAME, FrameDecoder, MAX_CHUNK_BYTES, MAX_JSON_BYTES, MAX_META_BYTES, type FrameSink } from '../protocol.ts';
+
+/** Largest body of an answer that is not streamed; the runner refuses more with `bad_response`. */
+export const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
+
+const INSTANCE_LIMITS = new Map<number, number>([
+  [FRAME.PREPARED, MAX_JSON_BYTES],
+  [FRAME.READY, MAX_JSON_BYTES],
+  [FRAME.INIT_FAILED, MAX_JSON_BYTES],
+  [FRAME.ANSWER, 4 + MAX_META_BYTES + MAX_RESPONSE_BYTES],
+  [FRAME.ANSWER_HEAD, MAX_META_BYTES],
+  [FRAME.ANSWER_CHUNK, MAX_CHUNK_BYTES],
+  [FRAME.ANSWER_END, 0],
+  [FRAME.ANSWER_ABORT, MAX_JSON_BYTES],
+  [FRAME.CALL_FAILED, MAX_JSON_BYTES],
+  [FRAME.LOG, MAX_JSON_BYTES],
+  [FRAME.SANDBOX_FAILED, MAX_JSON_BYTES],
+]);
+
+/** Who hears an instance; exchanged when a prepared instance becomes a function's. */
+export interface ChannelListener {
+  /** May throw: everything thrown counts as the instance's breach of the protocol. */
+  readonly frame: FrameSink;
+  /** The instance broke the protocol; nothing is read any more. */
+  readonly broken: (error: Error) => void;
+  /** Nothing more will come. */
+  readonly closed: () => void;
+}
+
+/** Our end of the connection to one instance. */
+export class Channel {
+  readonly #socket: Socket;
+  #listener: ChannelListener;
+  #isClosed = false;
+
+  constructor(socket: Socket, rest: Buffer, listener: ChannelListener) {
+    this.#socket = socket;
+    this.#listener = listener;
+    const decoder = new FrameDecoder(INSTANCE_LIMITS, (type, call, payload) => this.#listener.frame(type, call, payload));
+    const onData = (chunk: Buffer): void => {
+      try {
+        decoder.push(chunk);
+      } catch (error) {
+        socket.off('data', onData);
+        this.#listener.broken(error as Error);
+      }
+    };
+    socket.on('data', onData);
+    socket.once('close', () => {
+      this.#isClosed = true;
+      this.#listener.closed();
+    });
+    // An instance never half-closes: after the end of its side there is nobody to write to.
+    socket.once('end', () => socket.destroy());
+    if (rest.length > 0) socket.unshift(rest);
+    socket.resume();
+  }
+
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  listen(listener: ChannelListener): void {
+    this.#listener = listener;
+  }
+
+  write(frame: Buffer): void {
+    if (this.#socket.writable) this.#socket.write(frame);
+  }
+
+  /** Stops reading, so that the instance stands still when the socket is full. */
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+}

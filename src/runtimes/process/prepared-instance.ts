@@ -1,0 +1,253 @@
+import { randomBytes } from 'node:crypto';
+import type { Socket } from 'node:net';
+import { FaasError } from '../../errors.ts';
+import type { Clock } from '../../observability/clock.ts';
+import type { Logger } from '../../observability/logger.ts';
+import { decodeJson, FRAME, ProtocolError } from '../protocol.ts';
+import type { Cgroup, CgroupDriver } from './cgroups/cgroup.ts';
+import { Channel } from './channel.ts';
+import type { ChannelServer } from './channel-server.ts';
+import { stepError, type Launcher, type TreeExit } from './launcher.ts';
+import { readLines } from './log-lines.ts';
+import { startTicksOf } from './process-identity.ts';
+import type { UidSlots } from './uid-slots.ts';
+
+/** After the last process is gone its words may still be in the socket; they are waited for so long. */
+const LAST_WORDS_MS = 100;
+/** A kill that the launcher did not report by then is helped along. */
+const KILL_PATIENCE_MS = 1000;
+
+export interface PreparationParts {
+  readonly channels: ChannelServer;
+  readonly cgroups: CgroupDriver;
+  readonly uids: UidSlots;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+export interface PreparedExit extends TreeExit {
+  /** The kernel killed for memory. */
+  readonly isOutOfMemory: boolean;
+  /** The launcher died first, and took it along. */
+  readonly isLost: boolean;
+}
+
+/**
+ * An instance from its order to its end, before and after it has become a function's.
+ *
+ *   ordered -> prepared (PREPARED was heard, knows no function) -> gone
+ *
+ * Whatever happens, it ends in `gone` exactly once: no process, uid slot, group or connection is left then, except that
+ * the group may take a moment longer to be removed.
+ */
+export class PreparedInstance {
+  readonly id: string;
+  readonly network: 'host' | 'none';
+  readonly group: Cgroup;
+  /** Resolves when no process is left and what it said before has been heard. Never rejects. */
+  readonly exited: Promise<PreparedExit>;
+  /** Resolves when the group is removed too. */
+  readonly removed: Promise<void>;
+  /** The launcher was gone before a function was involved: the start may be made again. */
+  isLost = false;
+  readonly #parts: PreparationParts;
+  readonly #launcher: Launcher;
+  readonly #uid: number;
+  readonly #prepared = Promise.withResolvers<void>();
+  readonly #gone = Promise.withResolvers<PreparedExit>();
+  readonly #removed = Promise.withResolvers<void>();
+  readonly #channelClosed = Promise.withResolvers<void>();
+  readonly #forget: () => void;
+  #onLine: (text: string) => void;
+  #channel: Channel | undefined;
+  #logs: Socket | undefined;
+  #pid: number | undefined;
+  #startTicks: string | undefined;
+  #isDead = false;
+  #isKilled = false;
+
+  /** Makes one. Rejects with FaasError `isolation_unavailable`, or with the signal's reason; then nothing is left of it. */
+  static async prepare(
+    parts: PreparationParts,
+    launcher: Launcher,
+    network: 'host' | 'none',
+    signal?: AbortSignal,
+  ): Promise<PreparedInstance> {
+    signal?.throwIfAborted();
+    const instance = new PreparedInstance(parts, launcher, network);
+    const onAbort = (): void => instance.#prepared.reject(signal?.reason);
+    signal?.addEventListener('abort', onAbort, { once: true });
+    try {
+      await instance.#prepared.promise;
+      return instance;
+    } catch (error) {
+      await instance.kill();
+      throw error;
+    } finally {
+      signal?.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private constructor(parts: PreparationParts, launcher: Launcher, network: 'host' | 'none') {
+    this.id = nextInstanceId();
+    this.network = network;
+    this.exited = this.#gone.promise;
+    this.removed = this.#removed.promise;
+    this.#parts = parts;
+    this.#launcher = launcher;
+    this.#onLine = (text) => parts.logger.debug({ instance: this.id, text }, 'A prepared instance printed something');
+    this.group = parts.cgroups.make(this.id);
+    this.#uid = parts.uids.take();
+    const token = randomBytes(16).toString('hex');
+    this.#forget = parts.channels.expect(token, {
+      channel: (socket, rest) => this.#takeChannel(socket, rest),
+      log: (socket, rest) => this.#takeLogs(socket, rest),
+    });
+    launcher.prepare(
+      { id: this.id, token, network, uid: this.#uid, cgroupProcs: this.group.procsPaths },
+      {
+        forked: (pid) => {
+          this.#pid = pid;
+          this.#startTicks = startTicksOf(pid);
+        },
+        failed: (error) => {
+          this.#prepared.reject(error);
+          void this.#end({ code: null, signal: null, cpuMs: undefined });
+        },
+        exited: (exit) => void this.#end(exit),
+        lost: () => void this.#endWithoutLauncher(),
+      },
+    );
+  }
+
+  /** Host pid of its first process, once the launcher told it. */
+  get pid(): number | undefined {
+    return this.#pid;
+  }
+
+  /** Only of one that was prepared. */
+  get channel(): Channel {
+    if (this.#channel === undefined) throw new Error('the instance never dialled');
+    return this.#channel;
+  }
+
+  get isDead(): boolean {
+    return this.#isDead || this.#isKilled;
+  }
+
+  /** Where its raw output goes from now on. */
+  readLogs(onLine: (text: string) => void): void {
+    this.#onLine = onLine;
+  }
+
+  /** SIGKILL to all of it, in any state, any number of times. Resolves once no process is left. */
+  async kill(): Promise<void> {
+    if (!this.#isKilled && !this.#isDead) {
+      this.#isKilled = true;
+      this.#launcher.kill(this.id);
+      const cancel = this.#parts.clock.schedule(KILL_PATIENCE_MS, () => {
+        this.group.kill();
+        this.#launcher.kill(this.id);
+      });
+      void this.exited.then(cancel);
+    }
+    await this.exited;
+  }
+
+  #takeChannel(socket: Socket, rest: Buffer): void {
+    if (this.#isDead) {
+      socket.destroy();
+      return;
+    }
+    this.#channel = new Channel(socket, rest, {
+      frame: (type, _call, payload) => {
+        if (type === FRAME.PREPARED) this.#prepared.resolve();
+        else if (type === FRAME.SANDBOX_FAILED) this.#prepared.reject(stepError(decodeJson(payload)));
+        else throw new ProtocolError(`sent a frame of type ${type} before it was a function's`);
+      },
+      broken: (error) => {
+        this.#prepared.reject(new FaasError('isolation_unavailable', { detail: `A prepared instance ${error.message}.` }));
+        void this.kill();
+      },
+      closed: () => this.channelClosed(),
+    });
+  }
+
+  /** For whoever listens to the channel after us. */
+  channelClosed(): void {
+    this.#channelClosed.resolve();
+  }
+
+  #takeLogs(socket: Socket, rest: Buffer): void {
+    this.#logs = socket;
+    readLines(socket, rest, (text) => this.#onLine(text));
+  }
+
+  /** Nobody waits for the tree any more: kill what is left of it, and watch it go. */
+  async #endWithoutLauncher(): Promise<void> {
+    this.isLost = true;
+    this.#isKilled = true;
+    for (let waitMs = 1; this.#isAlive(); waitMs = Math.min(waitMs * 2, 50)) {
+      this.group.kill();
+      if (this.#pid !== undefined && this.#isFirstProcessAlive()) tryKill(this.#pid);
+      await new Promise<void>((resolve) => this.#parts.clock.schedule(waitMs, resolve));
+    }
+    await this.#end({ code: null, signal: null, cpuMs: undefined });
+  }
+
+  #isAlive(): boolean {
+    return !this.group.isEmpty() || this.#isFirstProcessAlive();
+  }
+
+  #isFirstProcessAlive(): boolean {
+    return this.#startTicks !== undefined && startTicksOf(this.#pid as number) === this.#startTicks;
+  }
+
+  async #end(exit: TreeExit): Promise<void> {
+    if (this.#isDead) return;
+    this.#isDead = true;
+    this.#forget();
+    const isOutOfMemory = this.group.oomKills() > 0;
+    // Who was killed has nothing more to say; who left by itself may have answered just before.
+    if (this.#isKilled) this.#channel?.destroy();
+    else if (this.#channel !== undefined) await this.#lastWords();
+    this.#channel?.destroy();
+    const logs = this.#logs;
+    if (logs !== undefined && !logs.destroyed) {
+      const cancel = this.#parts.clock.schedule(LAST_WORDS_MS, () => logs.destroy());
+      logs.once('close', cancel);
+    }
+    this.#parts.uids.free(this.#uid);
+    const how = exit.signal === null ? `exit status ${exit.code}` : `signal ${exit.signal}`;
+    this.#prepared.reject(
+      this.isLost
+        ? new FaasError('crash', { detail: 'The launcher died during the start.' })
+        : new FaasError('isolation_unavailable', { detail: `The instance ended while it was prepared (${how}).` }),
+    );
+    this.#gone.resolve({ ...exit, isOutOfMemory, isLost: this.isLost });
+    void this.group.remove().then(() => this.#removed.resolve());
+  }
+
+  async #lastWords(): Promise<void> {
+    const cancel = this.#parts.clock.schedule(LAST_WORDS_MS, () => this.channelClosed());
+    await this.#channelClosed.promise;
+    cancel();
+  }
+}
+
+function tryKill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // Gone meanwhile: what was wanted.
+  }
+}
+
+/** Two daemons, or one after a restart, never show the same id. */
+const idPrefix = randomBytes(3).toString('hex');
+let idCount = 0;
+
+function nextInstanceId(): string {
+  idCount += 1;
+  return `${idPrefix}-${idCount.toString(36)}`;
+}

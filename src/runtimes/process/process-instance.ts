@@ -1,0 +1,354 @@
+import { FaasError, printable } from '../../errors.ts';
+import type { Clock } from '../../observability/clock.ts';
+import type { FunctionLine } from '../../observability/logger.ts';
+import type {
+  HandlerAnswer,
+  Instance,
+  InstanceExit,
+  InstanceUsage,
+  Invocation,
+  StartPhases,
+  StartRequest,
+} from '../../pool/instance.ts';
+import { decodeJson, decodeMeta, encodeJson, encodeMeta, FRAME, ProtocolError, type FrameType } from '../protocol.ts';
+import { handlerError, readAnswerHead, readFailure } from './answer.ts';
+import { AnswerStream, type AnswerStreamOwner } from './answer-stream.ts';
+import { MAX_RESPONSE_BYTES, type Channel } from './channel.ts';
+import { stepError } from './launcher.ts';
+import { cutLine, LineGate } from './log-lines.ts';
+import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
+import { readProcessUsage } from './process-usage.ts';
+
+/** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
+const CHANNEL_LOST_MS = 200;
+
+export interface SpecialisationParts {
+  readonly clock: Clock;
+  readonly onLog: (line: FunctionLine) => void;
+  /** What `code` of SPECIALISE is for this level: below the store's root, or absolute. */
+  readonly code: string;
+  readonly debug: boolean;
+  /** Milliseconds the start took so far. */
+  readonly spawnMs: number;
+}
+
+interface PendingCall {
+  readonly callId: string;
+  readonly resolve: (answer: HandlerAnswer) => void;
+  readonly reject: (error: FaasError) => void;
+  stream: AnswerStream | undefined;
+}
+
+/**
+ * A prepared instance that has become a function's: `specialising -> ready -> ended`. Calls are numbered; each ends by
+ * exactly one of ANSWER, ANSWER_END, ANSWER_ABORT and CALL_FAILED, or by the instance's end. The first cause of the end
+ * is the one that is told.
+ */
+export class ProcessInstance implements Instance, AnswerStreamOwner {
+  readonly mode = 'process';
+  readonly id: string;
+  readonly exited: Promise<InstanceExit>;
+  phases: StartPhases = { spawnMs: 0, isolateMs: 0, importMs: 0 };
+  readonly #prepared: PreparedInstance;
+  readonly #channel: Channel;
+  readonly #request: StartRequest;
+  readonly #parts: SpecialisationParts;
+  readonly #gate: LineGate;
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #pending = new Map<number, PendingCall>();
+  /** Streams whose readers are behind: the channel stands still for all of them. */
+  readonly #full = new Set<AnswerStream>();
+  #isReady = false;
+  #callCount = 0;
+  #cause: InstanceExit | undefined;
+
+  /**
+   * Makes the prepared instance this function's and waits until its handler is loaded. Rejects as `Runtime.start` does;
+   * no process is left then.
+   */
+  static async specialise(
+    prepared: PreparedInstance,
+    request: StartRequest,
+    parts: SpecialisationParts,
+    signal: AbortSignal,
+  ): Promise<ProcessInstance> {
+    const instance = new ProcessInstance(prepared, request, parts);
+    const onAbort = (): void => instance.#ready.reject(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    try {
+      if (signal.aborted) onAbort();
+      else instance.#begin();
+      await instance.#ready.promise;
+      return instance;
+    } catch (error) {
+      await prepared.kill();
+      throw error;
+    } finally {
+      signal.removeEventListener('abort', onAbort);
+    }
+  }
+
+  private constructor(prepared: PreparedInstance, request: StartRequest, parts: SpecialisationParts) {
+    this.id = prepared.id;
+    this.#prepared = prepared;
+    this.#channel = prepared.channel;
+    this.#request = request;
+    this.#parts = parts;
+    const { functionName, version } = request;
+    this.#gate = new LineGate(parts.clock, (line) => parts.onLog({ functionName, version, instanceId: this.id, ...line }));
+    prepared.readLogs((text) => this.#gate.pass({ stream: 'stdout', text, callId: this.#onlyCallId() }));
+    this.#channel.listen({
+      frame: (type, call, payload) => this.#hear(type, call, payload),
+      broken: (error) => this.#broke(error),
+      closed: () => {
+        prepared.channelClosed();
+        this.#channelLost();
+      },
+    });
+    this.exited = prepared.exited.then((exit) => this.#ended(exit));
+  }
+
+  get pid(): number | undefined {
+    return this.#prepared.pid;
+  }
+
+  #begin(): void {
+    const { memoryBytes, pids, tmpBytes } = this.#request;
+    const beganMs = this.#parts.clock.nowMs();
+    try {
+      this.#prepared.group.limit({ memoryBytes, pids });
+    } catch (error) {
+      const detail = `The limits of the instance could not be set: ${(error as Error).message}.`;
+      this.#ready.reject(new FaasError('isolation_unavailable', { detail, cause: error }));
+      return;
+    }
+    this.#beganMs = beganMs;
+    this.#channel.write(
+      encodeJson(FRAME.SPECIALISE, 0, {
+        function: this.#request.functionName,
+        version: this.#request.version,
+        code: this.#parts.code,
+        module: this.#request.handlerModule,
+        callable: this.#request.handlerCallable,
+        environment: this.#request.environment,
+        tmp_bytes: tmpBytes,
+        memory_bytes: memoryBytes,
+        pids,
+        max_response_bytes: MAX_RESPONSE_BYTES,
+        debug: this.#parts.debug,
+      }),
+    );
+  }
+  #beganMs = 0;
+
+  invoke(invocation: Invocation, deadlineMs: number): Promise<HandlerAnswer> {
+    const cause = this.#cause;
+    if (cause !== undefined || this.#channel.isClosed) {
+      return Promise.reject(
+        new FaasError('crash', { detail: `The instance is gone: ${cause?.detail ?? 'it closed its channel'}.` }),
+      );
+    }
+    const call = ++this.#callCount;
+    const frame = encodeMeta(
+      FRAME.INVOKE,
+      call,
+      {
+        method: invocation.method,
+        path: invocation.path,
+        query: invocation.query,
+        headers: invocation.headers,
+        call_id: invocation.callId,
+        deadline_ms: Math.round(deadlineMs),
+        function: this.#request.functionName,
+      },
+      invocation.body,
+    );
+    return new Promise((resolve, reject) => {
+      this.#pending.set(call, { callId: invocation.callId, resolve, reject, stream: undefined });
+      this.#channel.write(frame);
+    });
+  }
+
+  async kill(): Promise<void> {
+    this.#cause ??= { cause: 'stopped', detail: 'stopped' };
+    await this.#prepared.kill();
+    await this.exited;
+  }
+
+  async usage(): Promise<InstanceUsage | undefined> {
+    const group = this.#prepared.group.usage();
+    const first = this.pid === undefined || this.#prepared.isDead ? undefined : readProcessUsage(this.pid);
+    if (group === undefined) return first;
+    return { ...group, cpuMs: group.cpuMs ?? first?.cpuMs };
+  }
+
+  #hear(type: FrameType, call: number, payload: Buffer): void {
+    if (type === FRAME.LOG) this.#logged(call, payload);
+    else if (this.#isReady) this.#answered(type, this.#pendingCall(type, call), call, payload);
+    else this.#loading(type, payload);
+  }
+
+  #loading(type: FrameType, payload: Buffer): void {
+    const facts = decodeJson(payload);
+    if (type === FRAME.INIT_FAILED) {
+      this.#ready.reject(initError(facts));
+    } else if (type === FRAME.SANDBOX_FAILED) {
+      this.#ready.reject(stepError(facts));
+    } else if (type === FRAME.READY) {
+      const phases = facts['phases'] as Record<string, unknown> | undefined;
+      const importMs = typeof phases?.['handler'] === 'number' ? phases['handler'] : 0;
+      const isolateMs = Math.max(0, this.#parts.clock.nowMs() - this.#beganMs - importMs);
+      this.phases = { spawnMs: this.#parts.spawnMs, isolateMs, importMs };
+      this.#isReady = true;
+      this.#limitCpu();
+    } else {
+      throw new ProtocolError(`sent a frame of type ${type} before its handler was loaded`);
+    }
+  }
+
+  /** Only now: a quota would have slowed the start. */
+  #limitCpu(): void {
+    try {
+      this.#prepared.group.limitCpu(this.#request.cpuMillis);
+      this.#ready.resolve();
+    } catch (error) {
+      this.#ready.reject(
+        new FaasError('isolation_unavailable', {
+          detail: `The CPU limit could not be set: ${(error as Error).message}.`,
+          cause: error,
+        }),
+      );
+    }
+  }
+
+  #pendingCall(type: FrameType, call: number): PendingCall {
+    const pending = this.#pending.get(call);
+    if (pending === undefined) throw new ProtocolError(`sent a frame of type ${type} for call ${call}, which does not run`);
+    return pending;
+  }
+
+  #answered(type: FrameType, pending: PendingCall, call: number, payload: Buffer): void {
+    const stream = pending.stream;
+    if (stream === undefined) {
+      this.#answeredFirst(type, pending, call, payload);
+    } else if (type === FRAME.ANSWER_CHUNK) {
+      stream.feed(payload);
+    } else if (type === FRAME.ANSWER_END) {
+      this.#pending.delete(call);
+      stream.complete();
+    } else if (type === FRAME.ANSWER_ABORT) {
+      this.#pending.delete(call);
+      stream.breakOff(handlerError(decodeJson(payload), 'The answer broke off: the handler raised'));
+    } else {
+      throw new ProtocolError(`sent a frame of type ${type} in the middle of an answer`);
+    }
+  }
+
+  #answeredFirst(type: FrameType, pending: PendingCall, call: number, payload: Buffer): void {
+    if (type === FRAME.ANSWER) {
+      const { meta, body } = decodeMeta(payload);
+      const head = readAnswerHead(meta);
+      this.#pending.delete(call);
+      pending.resolve({ status: head.status, headers: head.headers, execMs: head.execMs, body });
+    } else if (type === FRAME.ANSWER_HEAD) {
+      const head = readAnswerHead(decodeJson(payload));
+      pending.stream = new AnswerStream(this);
+      pending.resolve({ ...head, body: pending.stream });
+    } else if (type === FRAME.CALL_FAILED) {
+      const failure = readFailure(decodeJson(payload));
+      this.#pending.delete(call);
+      if (failure instanceof FaasError) pending.reject(failure);
+      else pending.resolve(failure);
+    } else {
+      throw new ProtocolError(`sent a frame of type ${type} that does not begin an answer`);
+    }
+  }
+
+  full(stream: AnswerStream): void {
+    this.#full.add(stream);
+    this.#channel.pause();
+  }
+
+  drained(stream: AnswerStream): void {
+    if (this.#full.delete(stream) && this.#full.size === 0) this.#channel.resume();
+  }
+
+  abandoned(): void {
+    void this.kill();
+  }
+
+  #logged(call: number, payload: Buffer): void {
+    const { stream, text } = decodeJson(payload);
+    if ((stream !== 'stdout' && stream !== 'stderr') || typeof text !== 'string')
+      throw new ProtocolError('sent a log line of another shape');
+    this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.callId });
+  }
+
+  /** Raw output has no call number: it belongs to the call that runs, when there is exactly one. */
+  #onlyCallId(): string | undefined {
+    if (this.#pending.size !== 1) return undefined;
+    for (const pending of this.#pending.values()) return pending.callId;
+    return undefined;
+  }
+
+  /** Garbage, or an answer that is none: nothing more is believed of this instance. */
+  #broke(thrown: Error): void {
+    const error =
+      thrown instanceof FaasError
+        ? thrown
+        : new FaasError('bad_response', { detail: `The instance ${thrown.message}.`, cause: thrown });
+    this.#cause ??= { cause: 'bad_response', detail: error.detail };
+    this.#ready.reject(error);
+    this.#rejectPending(error);
+    void this.#prepared.kill();
+  }
+
+  #channelLost(): void {
+    if (this.#cause !== undefined || this.#prepared.isDead) return;
+    const cancel = this.#parts.clock.schedule(CHANNEL_LOST_MS, () => {
+      this.#cause ??= { cause: 'bad_response', detail: 'The instance closed its channel.' };
+      void this.#prepared.kill();
+    });
+    void this.exited.then(cancel);
+  }
+
+  #ended(exit: PreparedExit): InstanceExit {
+    this.#cause ??= causeOf(exit);
+    const { cause, detail } = this.#cause;
+    const error = new FaasError(cause === 'stopped' ? 'crash' : cause, { detail });
+    this.#gate.close();
+    this.#ready.reject(
+      cause === 'crash' && !exit.isLost
+        ? new FaasError('init_failed', { detail: `The handler could not be loaded: ${detail}` })
+        : error,
+    );
+    this.#rejectPending(error);
+    return this.#cause;
+  }
+
+  #rejectPending(error: FaasError): void {
+    const calls = [...this.#pending.values()];
+    this.#pending.clear();
+    for (const { stream, reject } of calls) {
+      if (stream === undefined) reject(error);
+      else stream.breakOff(error);
+    }
+  }
+}
+
+function causeOf(exit: PreparedExit): InstanceExit {
+  if (exit.isLost) return { cause: 'crash', detail: 'The launcher of the instance died.' };
+  if (exit.isOutOfMemory) return { cause: 'oom', detail: 'The instance was killed by the kernel for want of memory.' };
+  const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
+  return { cause: 'crash', detail: `The instance ${how}.` };
+}
+
+function initError(facts: Record<string, unknown>): FaasError {
+  const { reason, exception, file, line } = facts;
+  const place = typeof file === 'string' ? ` (${file}${typeof line === 'number' ? `:${line}` : ''})` : '';
+  const words = [exception, facts['detail']].filter((part) => typeof part === 'string' && part !== '').join(': ');
+  return new FaasError('init_failed', {
+    detail: printable(`The handler could not be loaded: ${words}${place}.`),
+    context: { reason, exception, file, line },
+  });
+}

@@ -1,0 +1,234 @@
+import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import type { IsolationLevel } from '../../config/spec.ts';
+import { FaasError } from '../../errors.ts';
+import type { Clock } from '../../observability/clock.ts';
+import type { FunctionLine, Logger } from '../../observability/logger.ts';
+import type { Instance, Runtime, StartRequest } from '../../pool/instance.ts';
+import { openCgroups } from './cgroups/open.ts';
+import { ChannelServer } from './channel-server.ts';
+import { findInterpreter } from './interpreters.ts';
+import { chooseIsolation, type Isolation } from './isolation.ts';
+import { PreparedStock } from './prepared.ts';
+import type { PreparationParts } from './prepared-instance.ts';
+import { ProcessInstance } from './process-instance.ts';
+import { SteadyLauncher } from './steady-launcher.ts';
+import { UID_BASE, UidSlots } from './uid-slots.ts';
+
+const PREPARED_AHEAD = 4;
+const PROBE_TIMEOUT_MS = 20_000;
+
+export interface ProcessRuntimeOptions {
+  readonly isolation: IsolationLevel | 'auto';
+  /** Whether the daemon listens on loopback only; see `chooseIsolation`. */
+  readonly isLoopback: boolean;
+  /** Root of the content store; every code directory lies below it. Absolute. */
+  readonly storeDirectory: string;
+  readonly clock: Clock;
+  /** Everything the functions print, line by line. Must not throw. */
+  readonly onLog: (line: FunctionLine) => void;
+  readonly logger: Logger;
+  /** Names the daemon's state: letters and digits, the same for every daemon of this state, at most 32 of them. */
+  readonly stateId: string;
+  /** Passed on to the runners. */
+  readonly debug?: boolean;
+  /** Instances kept prepared for each interpreter and network in use; default 4. */
+  readonly preparedAhead?: number;
+}
+
+/** What instances are prepared by: everything else is given to them later. */
+export interface RuntimeUse {
+  readonly runtime: string;
+  readonly network: 'host' | 'none';
+}
+
+/** Process mode: sandboxed processes forked from one launcher per interpreter. */
+export interface ProcessRuntime extends Runtime, AsyncDisposable {
+  readonly isolation: Isolation;
+  /** Launchers, for `/health` and tests: interpreter and pid of those that live. */
+  launchers(): Promise<readonly { readonly python: string; readonly pid: number | undefined }[]>;
+  /** Prepares instances ahead for these uses. Rejects with FaasError when a runtime is missing or nothing can be prepared. */
+  ready(uses: readonly RuntimeUse[]): Promise<void>;
+}
+
+/**
+ * Opens process mode at the isolation level that is asked for, or for `auto` at the strongest this host gives, decided
+ * by really starting an instance. Rejects with FaasError `isolation_unavailable`.
+ */
+export async function createProcessRuntime(options: ProcessRuntimeOptions): Promise<ProcessRuntime> {
+  if (!/^[A-Za-z0-9]{1,32}$/.test(options.stateId)) throw new Error('a state id is 1 to 32 letters and digits');
+  await using stack = new AsyncDisposableStack();
+  const channels = stack.use(await ChannelServer.open());
+  const cgroups = stack.use(await openCgroups(options.stateId));
+  const { clock, logger } = options;
+  const parts: PreparationParts = { channels, cgroups, clock, logger, uids: new UidSlots() };
+  let runtime: LeveledRuntime | undefined;
+  const isolation = await chooseIsolation({
+    wanted: options.isolation,
+    isLoopback: options.isLoopback,
+    cgroups,
+    probe: async (level) => {
+      const candidate = new LeveledRuntime(options, parts, level);
+      try {
+        await candidate.probe();
+      } catch (error) {
+        await candidate[Symbol.asyncDispose]();
+        throw error;
+      }
+      runtime = stack.use(candidate);
+    },
+  });
+  const chosen = runtime as unknown as LeveledRuntime;
+  const started = stack.move();
+  return {
+    isolation,
+    start: (request, signal) => chosen.start(request, signal),
+    launchers: () => chosen.launchers(),
+    ready: (uses) => chosen.ready(uses),
+    [Symbol.asyncDispose]: () => started.disposeAsync(),
+  };
+}
+
+/** Process mode at one level. */
+class LeveledRuntime implements Runtime, AsyncDisposable {
+  readonly #options: ProcessRuntimeOptions;
+  readonly #parts: PreparationParts;
+  readonly #level: IsolationLevel;
+  readonly #storeDirectory: string;
+  /** By path of the interpreter. */
+  readonly #launchers = new Map<string, SteadyLauncher>();
+  /** By path of the interpreter and network. */
+  readonly #stocks = new Map<string, PreparedStock>();
+
+  constructor(options: ProcessRuntimeOptions, parts: PreparationParts, level: IsolationLevel) {
+    this.#options = options;
+    this.#parts = parts;
+    this.#level = level;
+    this.#storeDirectory = realpathSync(options.storeDirectory);
+  }
+
+  async start(request: StartRequest, signal: AbortSignal): Promise<Instance> {
+    try {
+      return await this.#startOnce(request, signal);
+    } catch (error) {
+      // The launcher died under the start: not the function's fault, and another launcher is on its way.
+      if (!(error instanceof LauncherLost)) throw error;
+      return await this.#startOnce(request, signal);
+    }
+  }
+
+  async #startOnce(request: StartRequest, signal: AbortSignal): Promise<Instance> {
+    signal.throwIfAborted();
+    const { clock, onLog, debug = false } = this.#options;
+    const beganMs = clock.nowMs();
+    const stock = this.#stock(request);
+    const code = this.#codeName(request.codeDirectory);
+    const prepared = await stock.take(signal);
+    try {
+      const spawnMs = clock.nowMs() - beganMs;
+      return await ProcessInstance.specialise(prepared, request, { clock, onLog, debug, code, spawnMs }, signal);
+    } catch (error) {
+      if (prepared.isLost && !signal.aborted) throw new LauncherLost();
+      throw error;
+    }
+  }
+
+  async ready(uses: readonly RuntimeUse[]): Promise<void> {
+    const stocks = new Set(uses.map((use) => this.#stock(use)));
+    await Promise.all(Array.from(stocks, (stock) => stock.fill()));
+  }
+
+  async launchers(): Promise<readonly { python: string; pid: number | undefined }[]> {
+    return await Promise.all(
+      Array.from(this.#launchers, async ([python, launcher]) => ({ python, pid: (await launcher.current()).pid })),
+    );
+  }
+
+  /** Starts and ends a function of our own: every step that a real one needs. Rejects with what failed. */
+  async probe(): Promise<void> {
+    const directory = mkdtempSync(join(this.#storeDirectory, 'probe-'));
+    try {
+      // As the content store makes them: readable by the uid that the function gets.
+      chmodSync(directory, 0o755);
+      writeFileSync(join(directory, 'handler.py'), 'def handle(request):\n    return "ok"\n', { mode: 0o644 });
+      const instance = await this.start(
+        {
+          functionName: 'probe',
+          version: 'probe',
+          runtime: 'python3',
+          codeDirectory: directory,
+          handlerModule: 'handler',
+          handlerCallable: 'handle',
+          memoryBytes: 64 * 1024 * 1024,
+          cpuMillis: null,
+          pids: 16,
+          tmpBytes: 1024 * 1024,
+          environment: {},
+          network: 'host',
+          timeoutMs: PROBE_TIMEOUT_MS,
+        },
+        AbortSignal.timeout(PROBE_TIMEOUT_MS),
+      );
+      await instance.kill();
+    } finally {
+      rmSync(directory, { recursive: true, force: true });
+    }
+  }
+
+  #stock({ runtime, network }: RuntimeUse): PreparedStock {
+    const python = findInterpreter(runtime, process.getuid?.() === 0 ? UID_BASE : (process.getuid?.() ?? 0));
+    const key = `${python} ${network}`;
+    let stock = this.#stocks.get(key);
+    if (stock === undefined) {
+      stock = new PreparedStock({
+        launcher: this.#launcher(python),
+        network,
+        parts: this.#parts,
+        target: this.#options.preparedAhead ?? PREPARED_AHEAD,
+      });
+      this.#stocks.set(key, stock);
+    }
+    return stock;
+  }
+
+  #launcher(python: string): SteadyLauncher {
+    // `python3` and `python3.11` are often one file.
+    const real = realpathSync(python);
+    let launcher = this.#launchers.get(real);
+    if (launcher === undefined) {
+      launcher = new SteadyLauncher({
+        python: real,
+        level: this.#level,
+        storeDirectory: this.#storeDirectory,
+        channels: this.#parts.channels,
+        logger: this.#options.logger,
+        clock: this.#options.clock,
+        onUp: () => {
+          for (const stock of this.#stocks.values()) stock.refillSoon();
+        },
+      });
+      this.#launchers.set(real, launcher);
+    }
+    return launcher;
+  }
+
+  /** What the runner is told of where the code is: below the store where that is all it sees, else the whole path. */
+  #codeName(codeDirectory: string): string {
+    if (this.#level === 'none') return codeDirectory;
+    const name = relative(this.#storeDirectory, realpathSync(codeDirectory));
+    if (name === '' || name.startsWith('..') || name.startsWith('/'))
+      throw new Error(`the code directory ${codeDirectory} is not in the store`);
+    return name;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(Array.from(this.#stocks.values(), (stock) => stock.close()));
+    await Promise.all(Array.from(this.#launchers.values(), (launcher) => launcher[Symbol.asyncDispose]()));
+  }
+}
+
+class LauncherLost extends FaasError {
+  constructor() {
+    super('crash', { detail: 'The launcher died during the start.' });
+  }
+}
