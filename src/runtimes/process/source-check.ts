@@ -1,0 +1,132 @@
+import { spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { FaasError, printable, type Problem } from '../../errors.ts';
+import { findInterpreter } from './interpreters.ts';
+
+const CHECKER_FILE = fileURLToPath(new URL('../runners/python/check_source.py', import.meta.url));
+const TIMEOUT_MS = 15_000;
+/** A file that crashes or stalls the checker costs a new one; after so many the rest stays unchecked, as a problem. */
+const CRASHES_MAX = 5;
+const MESSAGE_MAX_CHARACTERS = 500;
+
+/** One handler's file, unread: bytes as they are in the repository. */
+export interface HandlerSource {
+  /** Path from the top of the workspace, for the problem. */
+  readonly file: string;
+  readonly code: Uint8Array;
+  /** Name that the top level of the file must give. */
+  readonly callable: string;
+  /** `python3` or `python3.N`: whose grammar counts. */
+  readonly runtime: string;
+}
+
+interface Verdict {
+  readonly line: number;
+  readonly column: number;
+  readonly message: string;
+}
+
+/**
+ * Problems of handlers, found without running anything of them: each is compiled by its interpreter, in a process of
+ * its own with no environment and bounded time and memory, and its top level must name the callable. A file that
+ * crashes or stalls the compiler is a problem of that file; the others get their answers. A runtime that this host
+ * lacks is a problem, too. Rejects with FaasError `internal` when the checker itself does not work.
+ */
+export async function checkSources(sources: readonly HandlerSource[]): Promise<readonly Problem[]> {
+  const problems: Problem[] = [];
+  for (const [runtime, group] of Map.groupBy(sources, (source) => source.runtime)) {
+    let python: string;
+    try {
+      python = findInterpreter(runtime, process.getuid?.() ?? 0);
+    } catch (error) {
+      if (!(error instanceof FaasError)) throw error;
+      problems.push(...group.map(({ file }) => ({ file, line: 1, column: 1, message: error.detail })));
+      continue;
+    }
+    problems.push(...(await checkWith(python, group)));
+  }
+  return problems;
+}
+
+async function checkWith(python: string, sources: readonly HandlerSource[]): Promise<Problem[]> {
+  const problems: Problem[] = [];
+  let crashes = 0;
+  for (let next = 0; next < sources.length;) {
+    const { verdicts, how } = await runChecker(python, sources.slice(next));
+    for (const verdict of verdicts) {
+      if (verdict !== null) problems.push({ file: (sources[next] as HandlerSource).file, ...verdict });
+      next++;
+    }
+    const crashed = sources[next];
+    if (crashed === undefined) break;
+    problems.push({ file: crashed.file, line: 1, column: 1, message: `the file cannot be compiled: the compiler ${how}` });
+    next++;
+    crashes++;
+    if (crashes < CRASHES_MAX) continue;
+    const message = `the file was not checked: ${crashes} others ended the compiler`;
+    problems.push(...sources.slice(next).map(({ file }) => ({ file, line: 1, column: 1, message })));
+    break;
+  }
+  return problems;
+}
+
+/** One checker over the sources, up to its end or the first that it has no answer for. */
+async function runChecker(
+  python: string,
+  sources: readonly HandlerSource[],
+): Promise<{ verdicts: (Verdict | null)[]; how: string }> {
+  const child = spawn(python, ['-I', '-S', '-B', '-X', 'utf8', CHECKER_FILE], {
+    env: {},
+    cwd: '/',
+    stdio: ['pipe', 'pipe', 'pipe'],
+    timeout: TIMEOUT_MS,
+    killSignal: 'SIGKILL',
+  });
+  const output: Buffer[] = [];
+  let complaint = '';
+  child.stdout.on('data', (chunk: Buffer) => output.push(chunk));
+  child.stderr.on('data', (chunk: Buffer) => (complaint = (complaint + chunk.toString('utf8')).slice(-2000)));
+  // A checker that dies leaves the rest unread.
+  child.stdin.on('error', () => {});
+  const ended = new Promise<string>((resolve, reject) => {
+    child.once('error', (error) =>
+      reject(new FaasError('internal', { detail: 'The check of the sources cannot be started.', cause: error })),
+    );
+    child.once('close', (code, signal) => {
+      if (code === 0 || code === null) resolve(describeEnd(signal));
+      // No file makes the checker end like this: it is broken itself.
+      else reject(new FaasError('internal', { detail: `The check of the sources failed: ${lastLine(complaint)}.` }));
+    });
+  });
+  for (const { callable, code } of sources) {
+    child.stdin.write(withLength(Buffer.from(JSON.stringify({ callable }))));
+    child.stdin.write(withLength(code));
+  }
+  child.stdin.end();
+  const how = await ended;
+  const lines = Buffer.concat(output).toString('utf8').split('\n').slice(0, -1);
+  return { verdicts: lines.map((line) => readVerdict(line)), how };
+}
+
+function describeEnd(signal: NodeJS.Signals | null): string {
+  if (signal === 'SIGKILL' || signal === 'SIGXCPU') return 'took longer than allowed';
+  return signal === null ? 'ended early' : `crashed (${signal})`;
+}
+
+function lastLine(complaint: string): string {
+  return printable(complaint).trim().split('\n').at(-1) ?? '';
+}
+
+function readVerdict(line: string): Verdict | null {
+  const value = JSON.parse(line) as Verdict | null;
+  if (value === null) return null;
+  const message = printable(value.message).slice(0, MESSAGE_MAX_CHARACTERS);
+  return { line: value.line, column: value.column, message };
+}
+
+function withLength(bytes: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafe(4 + bytes.byteLength);
+  frame.writeUInt32BE(bytes.byteLength, 0);
+  frame.set(bytes, 4);
+  return frame;
+}
