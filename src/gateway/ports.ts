@@ -81,6 +81,13 @@ export interface FunctionDetails {
   /** Undefined while what runs is not committed. */
   readonly commit: string | undefined;
   readonly state: string;
+  /** The latest commits that touched its files, newest first; dates in ISO 8601. */
+  readonly history: readonly {
+    readonly commit: string;
+    readonly authorName: string;
+    readonly authorDate: string;
+    readonly subject: string;
+  }[];
 }
 
 export interface FunctionReader {

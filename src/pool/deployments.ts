@@ -3,7 +3,7 @@ import { FaasError } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { InstanceView } from './instance-view.ts';
 import type { Pool } from './pool.ts';
-import { FunctionStats } from './stats.ts';
+import { FunctionStats, type StatsSnapshot } from './stats.ts';
 
 /** What serves under one name. */
 export interface Deployment {
@@ -79,6 +79,13 @@ export class Deployments {
       this.#stats.set(name, stats);
     }
     return stats;
+  }
+
+  /** All functions of the table together; what a function counted leaves with it. */
+  totals(): StatsSnapshot {
+    const sum = new FunctionStats(this.#clock);
+    for (const name of this.#table.keys()) sum.add(this.statsFor(name));
+    return sum.snapshot();
   }
 
   /** Every live instance, also those of versions that still drain. */

@@ -22,6 +22,14 @@ export class Histogram {
     if (durationMs > this.#maxMs) this.#maxMs = durationMs;
   }
 
+  /** Adds all that `other` recorded. */
+  add(other: Histogram): void {
+    for (let bucket = 0; bucket < bucketCount; bucket += 1) this.#buckets[bucket]! += other.#buckets[bucket]!;
+    this.#count += other.#count;
+    this.#sumMs += other.#sumMs;
+    this.#maxMs = Math.max(this.#maxMs, other.#maxMs);
+  }
+
   get count(): number {
     return this.#count;
   }

@@ -112,6 +112,23 @@ export class FunctionStats {
     this.#startFailures += 1;
   }
 
+  /** Adds all that `other` counted: for sums over functions. */
+  add(other: FunctionStats): void {
+    for (const outcome of OUTCOMES) this.#outcomes[outcome] += other.#outcomes[outcome];
+    this.#exec.add(other.#exec);
+    this.#queue.add(other.#queue);
+    this.#cold.add(other.#cold);
+    this.#total.add(other.#total);
+    this.#inFlight += other.#inFlight;
+    this.#startFailures += other.#startFailures;
+    for (let place = 0; place < rateWindowSeconds; place += 1) {
+      if (other.#secondsOf[place]! < this.#secondsOf[place]!) continue;
+      if (other.#secondsOf[place]! > this.#secondsOf[place]!) this.#ends[place] = 0;
+      this.#secondsOf[place] = other.#secondsOf[place]!;
+      this.#ends[place]! += other.#ends[place]!;
+    }
+  }
+
   snapshot(): StatsSnapshot {
     const oldest = Math.floor(this.#clock.nowMs() / 1000) - rateWindowSeconds;
     let recent = 0;

@@ -154,7 +154,8 @@ test('the list and the details name the environment, and only manage sees its va
   t.like(listed?.['limits'], { timeout_seconds: 30, memory_bytes: 268_435_456, max_instances: 10 });
   const shown = await call(`${fixture.url}/functions/echo`, { key: 'reader' });
   t.is(shown.headers.etag, '"e-echo"');
-  t.like(shown.json(), { name: 'echo', version: 'v-echo', commit: COMMIT, state: 'live', etag: 'e-echo' });
+  t.like(shown.json(), { name: 'echo', version: 'v-echo', commit: COMMIT, state: 'active', etag: 'e-echo' });
+  t.like((shown.json()['history'] as unknown[])[0], { commit: COMMIT, author_name: 'demo-key', subject: 'create function echo' });
   t.false(list.text.includes('hidden-value') || shown.text.includes('hidden-value'));
   t.true((await call(`${fixture.url}/functions/echo`, { key: 'demo-key' })).text.includes('hidden-value'));
   t.is((await call(`${fixture.url}/functions/unknown`)).json()['code'], 'unknown_function');

@@ -44,3 +44,26 @@ test('the rate looks at the last 60 seconds', async (t) => {
   t.is(stats.snapshot().ratePerSecond, 0);
   t.is(stats.snapshot().invocations, 240);
 });
+
+test('the sum of two functions says what one function with all their calls would say', async (t) => {
+  const clock = new FakeClock();
+  const [one, two, both] = [new FunctionStats(clock), new FunctionStats(clock), new FunctionStats(clock)];
+  for (let call = 0; call < 200; call += 1) {
+    for (const stats of [call % 3 === 0 ? one : two, both]) {
+      stats.begin();
+      stats.answered(call * 3, call);
+      stats.started(call * 2);
+      stats.end(call % 5 === 0 ? 'timeout' : 'ok', clock.nowMs(), call + 1);
+    }
+    await clock.advance(700);
+  }
+  one.begin();
+  both.begin();
+  two.startFailed();
+  both.startFailed();
+  const sum = new FunctionStats(clock);
+  sum.add(one);
+  sum.add(two);
+  t.deepEqual(sum.snapshot(), both.snapshot());
+  t.true(sum.snapshot().ratePerSecond > 0);
+});

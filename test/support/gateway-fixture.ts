@@ -164,7 +164,15 @@ export async function startGateway(
       files: [{ path: 'handler.py', size: 10, mode: '100644' }],
       config: { environment: { API_KEY: withValues ? 'hidden-value' : null } },
       commit: 'c'.repeat(40),
-      state: name === 'echo' ? 'live' : 'stopped',
+      state: name === 'echo' ? 'active' : 'idle',
+      history: [
+        {
+          commit: 'c'.repeat(40),
+          authorName: 'demo-key',
+          authorDate: '2026-01-01T00:00:00+00:00',
+          subject: 'create function echo',
+        },
+      ],
     }),
   };
   const git: GitEndpoint = { handle: async (_req, res) => void res.end('git') };

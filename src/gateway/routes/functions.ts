@@ -57,6 +57,12 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
     etag: deployment.etag,
     config: details.config,
     files: details.files,
+    history: details.history.map(({ commit, authorName, authorDate, subject }) => ({
+      commit,
+      author_name: authorName,
+      author_date: authorDate,
+      subject,
+    })),
   };
 }
 
