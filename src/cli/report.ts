@@ -1,0 +1,29 @@
+import { formatProblem, printable, toFaasError, type Problem } from '../errors.ts';
+import type { CommandIo } from './options.ts';
+
+export const EXIT_FAILED = 1;
+export const EXIT_USAGE = 2;
+
+interface Failure {
+  readonly code: string;
+  readonly detail: string;
+  readonly fix?: string | undefined;
+  readonly callId?: string | undefined;
+  readonly problems?: readonly Problem[];
+}
+
+/** Says on standard error what went wrong, with every problem, the code and the fix. */
+export function reportFailure(failure: Failure, io: Pick<CommandIo, 'stderr'>): void {
+  const lines = [`gitfaas: ${failure.detail} [${failure.code}]`];
+  for (const problem of failure.problems ?? []) lines.push(`  ${formatProblem(problem)}`);
+  if (failure.fix !== undefined) lines.push(`  fix: ${failure.fix}`);
+  if (failure.callId !== undefined) lines.push(`  call: ${failure.callId}`);
+  io.stderr(`${printable(lines.join('\n'))}\n`);
+}
+
+/** For anything that a command threw; the exit code to end with. */
+export function reportError(thrown: unknown, io: Pick<CommandIo, 'stderr'>): number {
+  const error = toFaasError(thrown);
+  reportFailure(error, io);
+  return error.code === 'usage' ? EXIT_USAGE : EXIT_FAILED;
+}
