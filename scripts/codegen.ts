@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { compileFromFile } from 'json-schema-to-typescript';
 
 const schemaDirectory = join(import.meta.dirname, '../schemas');
-export const generatedDirectory: string = join(import.meta.dirname, '../src/config/generated');
+const generatedDirectory = join(import.meta.dirname, '../src/config/generated');
 
 /** The TypeScript file of every schema, by file name; touches no file. */
 export async function generateTypes(): Promise<Map<string, string>> {

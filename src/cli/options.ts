@@ -35,7 +35,7 @@ export type Command =
   | { readonly command: 'help'; readonly options: { readonly topic: CommandName | undefined } }
   | { readonly command: 'version'; readonly options: Readonly<Record<never, never>> };
 
-export interface ServeFlags extends WorkspaceFlags {
+interface ServeFlags extends WorkspaceFlags {
   readonly host: string | undefined;
   readonly port: number | undefined;
   readonly debug: boolean;

@@ -2,7 +2,7 @@ import { formatProblem, printable, toFaasError, type Problem } from '../errors.t
 import type { CommandIo } from './options.ts';
 
 export const EXIT_FAILED = 1;
-export const EXIT_USAGE = 2;
+const EXIT_USAGE = 2;
 
 interface Failure {
   readonly code: string;

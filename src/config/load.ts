@@ -7,7 +7,7 @@ import type { ApiKey, FunctionSpec, GitConfig, SystemConfig } from './spec.ts';
 import { MAX_FAULTS, validateConfig } from './validate.ts';
 
 /** A spec with the place of its entry's key in the file. */
-export interface FunctionEntry extends Place {
+interface FunctionEntry extends Place {
   readonly spec: FunctionSpec;
 }
 

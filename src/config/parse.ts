@@ -28,7 +28,7 @@ export interface ParsedFile {
 
 export const MAX_FILE_BYTES: number = 256 * 1024;
 export const MAX_ALIASES = 100;
-export const MAX_NODES = 200_000;
+const MAX_NODES = 200_000;
 export const MAX_DEPTH = 32;
 const MAX_SYNTAX_PROBLEMS = 20;
 const LONG_LINE = 4096;
