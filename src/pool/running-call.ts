@@ -19,14 +19,13 @@ export interface RunningCall {
 
 /** What a call that was running at the end is told. The runtime's last word names a cause that the broken channel hid. */
 export function finalFailure(failure: FaasError | undefined, exit: InstanceExit, end: InstanceEnd): FaasError {
-  const isNamed = exit.cause === 'oom' || exit.cause === 'bad_response' || exit.cause === 'crash';
   if (failure === undefined) {
-    return end.cause === exit.cause && isNamed
-      ? new FaasError(exit.cause, { detail: `The instance died: ${exit.detail}.` })
-      : new FaasError('crash', { detail: `The instance was ended: ${end.detail}.` });
+    return exit.cause !== 'stopped' && end.cause === exit.cause
+      ? new FaasError(exit.cause, { detail: exit.detail })
+      : new FaasError('crash', { detail: `The instance was ended under the call, because of something else: ${end.cause}.` });
   }
   if (failure.code === 'crash' && (exit.cause === 'oom' || exit.cause === 'bad_response')) {
-    return new FaasError(exit.cause, { detail: `The instance died: ${exit.detail}.`, cause: failure });
+    return new FaasError(exit.cause, { detail: exit.detail, cause: failure });
   }
   return failure;
 }
