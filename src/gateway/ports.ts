@@ -74,7 +74,7 @@ export interface FunctionWriter {
   remove(name: string, preconditions: Preconditions, author: Author): Promise<WriteResult>;
 }
 
-export interface FunctionDetails {
+interface FunctionDetails {
   readonly files: readonly { readonly path: string; readonly size: number; readonly mode: string }[];
   /** The function's slice of the configuration as it was written; values of `environment` are null without `withValues`. */
   readonly config: JsonObject;
@@ -108,7 +108,7 @@ export interface StatusSource {
 export const GIT_SERVICES = ['/info/refs', '/git-upload-pack', '/git-receive-pack'] as const;
 export type GitService = (typeof GIT_SERVICES)[number];
 
-export interface GitCall {
+interface GitCall {
   readonly service: GitService;
   /** Raw, without `?`. */
   readonly query: string;

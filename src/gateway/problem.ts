@@ -35,7 +35,7 @@ export interface ProblemPorts {
 }
 
 /** RFC 9457, plus `code`, `call_id`, `fix`, `problems` and the facts of this case. No stack, no cause. */
-export function problemBody(error: FaasError, callId: string): Record<string, unknown> {
+function problemBody(error: FaasError, callId: string): Record<string, unknown> {
   return {
     ...error.context,
     title: errorTable[error.code].title,
