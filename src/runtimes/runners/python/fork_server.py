@@ -15,7 +15,6 @@ from .instances import Instances
 from .sandbox import Sandbox, Settings, StartRequest, StepFailed
 
 CONTROL = 0
-EXIT_START_FAILED = 70
 EXIT_PRELOAD_FAILED = 78
 
 
@@ -152,18 +151,12 @@ def _set_up_process() -> int:
 def _be_instance(sandbox: Sandbox) -> NoReturn:
     """The child's whole life. Nothing may unwind from here: there would be two launchers."""
     try:
-        try:
-            prepare.enter(sandbox)
-        except StepFailed as failure:
-            os.write(sandbox.sync, b"f" + frames.encode_facts(failure.facts()))
-            os._exit(EXIT_START_FAILED)
-        try:
-            prepare.settle(sandbox)
-        except StepFailed as failure:
-            runner.fail(sandbox, failure)
+        prepare.prepare(sandbox)
         runner.live(sandbox)
+    except StepFailed as failure:
+        os.write(sandbox.sync, b"f" + frames.encode_facts(failure.facts()))
     finally:
-        os._exit(EXIT_START_FAILED)
+        os._exit(prepare.EXIT_FAILED)
 
 
 def main() -> NoReturn:

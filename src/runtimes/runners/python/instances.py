@@ -1,8 +1,8 @@
 """The launcher's book of instances: what their first processes report, and how they end.
 
-A start is *entering* (the middle runs, pid 1 is not known) -> *alive* (pid 1 is known, and a child of the launcher) ->
-gone. `failed` is sent for one that ends while entering, `exited` for one that was alive; either only when no process of
-it is left.
+A start is *entering* (the middle runs) -> *alive* (pid 1 is known; it becomes a child of the launcher when the middle
+leaves) -> gone. `failed` is sent for one that ends before pid 1 is known or through its deadline, `exited` for any other; either only
+when no process of it is left.
 """
 import os
 import select
@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from . import frames, kernel, prepare
 from .sandbox import INNER_ID, StartRequest, StepFailed
 
-#: From the fork to the report of pid 1. Moving between cgroups takes tens of milliseconds, on a busy host more.
+#: From the fork to the end of the middle. Moving between cgroups takes tens of milliseconds, on a busy host more.
 ENTERING_MAX_S = 20.0
 
 
@@ -31,6 +31,8 @@ class Instance:
         self.pidfd = -1
         self.is_killed = False
         self.failure: Optional[Dict[str, Any]] = None
+        #: Told when the middle is gone too.
+        self.end: Optional[Dict[str, Any]] = None
 
 
 class Instances:
@@ -50,7 +52,7 @@ class Instances:
         self.events: List[Dict[str, Any]] = []
 
     def is_empty(self) -> bool:
-        return not self._by_id and not self._untold
+        return not self._by_id and not self._untold and not self._entering
 
     def __contains__(self, id: str) -> bool:
         return id in self._by_id
@@ -70,9 +72,12 @@ class Instances:
         instance = self._by_id.get(id)
         if instance is not None:
             instance.is_killed = True
-            # Without a pidfd the middle still runs: pid 1 is killed as soon as it is named.
+            self._hear(instance)
+            # Without a pidfd the middle has not forked yet, or is about to name pid 1, which is killed then.
             if instance.pidfd >= 0:
                 kernel.pidfd_kill(instance.pidfd, signal.SIGKILL)
+                if instance.first in self._entering:
+                    os.kill(instance.first, signal.SIGKILL)
 
     def kill_all(self) -> None:
         for id in list(self._by_id):
@@ -108,13 +113,14 @@ class Instances:
     def expire(self) -> None:
         now = time.monotonic()
         for pid, instance in self._entering.items():
-            if instance.pid == 0 and now > instance.deadline:
-                instance.failure = {"step": "deadline", "errno": 0, "detail": f"no process of its own after {ENTERING_MAX_S:g} s"}
+            if now > instance.deadline:
+                instance.failure = {"step": "deadline", "errno": 0, "detail": f"no sandbox after {ENTERING_MAX_S:g} s"}
                 os.kill(pid, signal.SIGKILL)
+                self.kill(instance.id)
 
     def timeout_ms(self) -> Optional[int]:
         """Until the next deadline; None when there is none."""
-        deadlines = [instance.deadline for instance in self._entering.values() if instance.pid == 0]
+        deadlines = [instance.deadline for instance in self._entering.values()]
         if not deadlines:
             return None
         return max(0, int((min(deadlines) - time.monotonic()) * 1000)) + 1
@@ -162,6 +168,8 @@ class Instances:
 
     def _end_of_middle(self, instance: Instance, status: int) -> None:
         self._hear(instance)
+        if instance.end is not None:
+            self.events.append(instance.end)
         if instance.pid != 0:
             return
         code, number = _outcome(status)
@@ -184,7 +192,11 @@ class Instances:
         event.update(max_rss_bytes=usage.ru_maxrss * 1024, cpu_ms=cpu_ms)
         if instance.failure is not None:
             event = {"event": "failed", "id": instance.id, **instance.failure}
-        if self._has_pid_namespace:
+        if instance.first in self._entering:
+            # The middle belongs to the instance as well, and stands in its cgroups.
+            instance.end = event
+            os.kill(instance.first, signal.SIGKILL)
+        elif self._has_pid_namespace:
             # The kernel reports the end of pid 1 only after the end of its whole namespace.
             self.events.append(event)
         else:

@@ -25,6 +25,9 @@ def _load_package() -> None:
 
 if __name__ == "__main__":
     _load_package()
+    from gitfaas_runner import fork_hooks
+
+    fork_hooks.hold()
     from gitfaas_runner.fork_server import main
 
     main()

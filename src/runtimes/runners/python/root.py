@@ -39,7 +39,7 @@ def clone_store(path: str) -> int:
 
 
 def build(store_tree: int, network: str) -> None:
-    """Builds the root at STAGING; the calling process is alone in its mount namespace, and stands in the new root after it."""
+    """Builds the root at STAGING, in a mount namespace of its own. Without /proc."""
     # Read before the tmpfs covers the host's files.
     resolver = _resolver(network)
     zone = _link_target("/etc/localtime")
@@ -53,13 +53,25 @@ def build(store_tree: int, network: str) -> None:
     _bind_interpreter()
     _fill_etc(resolver, zone)
     _fill_dev()
-    _mount_proc()
     kernel.mount("tmpfs", "tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777," + _tmp_options(_TMP_BYTES))
     kernel.attach_tree(store_tree, STORE[1:])
 
 
+def mount_proc() -> None:
+    """Of the PID namespace that the calling process is in."""
+    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    target = f"{STAGING}/proc"
+    try:
+        kernel.mount("proc", target, "proc", flags, "subset=pid")
+    except OSError as error:
+        if error.errno != 22:  # EINVAL: before Linux 5.8 there are no subsets.
+            raise OSError(error.errno, f"{error.strerror} (/proc: inside a container with a masked /proc no fresh one can be mounted)") from error
+        kernel.mount("proc", target, "proc", flags)
+
+
 def enter() -> None:
-    """Makes the directory the process stands in its root, and the host's unreachable."""
+    """Makes the new root the root of this process, and the host's unreachable."""
+    os.chdir(STAGING)
     kernel.make_read_only(".")
     kernel.pivot_root(".", ".")
     # The old root lies on top of the new one now.
@@ -128,16 +140,6 @@ def _fill_dev() -> None:
         os.symlink(f"/proc/self/fd{target}", f"dev/{name}")
     flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
     kernel.mount("tmpfs", "dev/shm", "tmpfs", flags, _SHM_OPTIONS)
-
-
-def _mount_proc() -> None:
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    try:
-        kernel.mount("proc", "proc", "proc", flags, "subset=pid")
-    except OSError as error:
-        if error.errno != 22:  # EINVAL: before Linux 5.8 there are no subsets.
-            raise OSError(error.errno, f"{error.strerror} (/proc: inside a container with a masked /proc no fresh one can be mounted)") from error
-        kernel.mount("proc", "proc", "proc", flags)
 
 
 def _resolver(network: str) -> str:

@@ -12,15 +12,15 @@ import traceback
 from types import ModuleType
 from typing import Any, Dict, NoReturn
 
-from . import answer, frames, loading
+from . import answer, fork_hooks, frames, loading
 from .channel import Channel
 from .output import Output
+from .prepare import tell_failure
 from .request import BadRequest, Request
 from .sandbox import Function, Sandbox, StepFailed
 from .specialise import code_root, specialise
 
 #: Exit statuses; for people, the frames say more.
-EXIT_SANDBOX_FAILED = 70
 EXIT_INIT_FAILED = 71
 EXIT_PROTOCOL = 72
 
@@ -30,18 +30,10 @@ _BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TM
 _to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
-def fail(sandbox: Sandbox, failure: StepFailed) -> NoReturn:
-    """SANDBOX_FAILED, then the end."""
-    try:
-        frames.write_all(sandbox.channel, frames.encode_json(frames.SANDBOX_FAILED, 0, failure.facts()))
-    finally:
-        os._exit(EXIT_SANDBOX_FAILED)
-
-
 def live(sandbox: Sandbox) -> NoReturn:
     """From PREPARED to the end of the channel."""
     reader = frames.FrameReader(sandbox.channel, frames.CHANNEL_LIMIT_BYTES)
-    frames.write_all(sandbox.channel, frames.encode_json(frames.PREPARED, 0, {"phases": sandbox.phases}))
+    frames.write_all(sandbox.channel, sandbox.prepared)
     frame = reader.read()
     if frame is None:
         os._exit(0)
@@ -67,7 +59,7 @@ class Runner:
         try:
             specialise(self._sandbox, function)
         except StepFailed as failure:
-            fail(self._sandbox, failure)
+            tell_failure(self._sandbox, failure)
         self._max_response_bytes = order["max_response_bytes"]
         begin = time.perf_counter()
         self._set_up_interpreter(order)
@@ -86,6 +78,7 @@ class Runner:
     def _set_up_interpreter(self, order: Dict[str, Any]) -> None:
         """What the launcher kept as small and still as possible becomes an ordinary interpreter."""
         gc.enable()
+        fork_hooks.release()
         os.register_at_fork(after_in_child=self._output.after_fork)
         sys.stdout = self._output.stdout
         sys.stderr = self._output.stderr

@@ -77,9 +77,18 @@ class Sandbox:
         self.filter = filter
         #: pidfd of the middle process.
         self.middle = -1
+        #: Of pid 1, in the middle; 0 in pid 1.
+        self.pid = 0
+        #: Pipe from the middle to pid 1 for the PREPARED frame; nothing when the middle failed.
+        self.go_ahead = -1
+        self.prepared = b""
         self.channel = -1
+        self.log = -1
         self.function: Optional[Function] = None
-        self.is_root = os.geteuid() == 0
+        #: The launcher's; in the new namespace they can't be asked for any more.
+        self.uid = os.geteuid()
+        self.gid = os.getegid()
+        self.is_root = self.uid == 0
         self.is_isolated = settings.level != "none"
         #: Milliseconds by step.
         self.phases: Dict[str, float] = {}

@@ -4,10 +4,10 @@ No byte of the function is read before the last step has loaded the filter.
 
 Does not block: bugs of the kernel behind allowed calls, and timing side channels.
 """
+import _signal
 import errno
 import os
 import resource
-import signal
 import socket
 from typing import List, Optional, Tuple
 
@@ -19,20 +19,20 @@ _NPROC_PER_NAMESPACE_SINCE = (5, 14)
 
 
 def code(sandbox: Sandbox) -> None:
-    """15. The function's files appear, everybody else's go."""
+    """17. The function's files appear, everybody else's go."""
     if sandbox.is_isolated:
         root.mount_function(_function(sandbox).code, _function(sandbox).tmp_bytes)
     os.chdir(code_root(sandbox))
 
 
 def host_name(sandbox: Sandbox) -> None:
-    """16. Where there is a namespace for it."""
+    """18. Where there is a namespace for it."""
     if sandbox.settings.level == "strict":
         socket.sethostname(_function(sandbox).name[:63])
 
 
 def limits(sandbox: Sandbox) -> None:
-    """17. After the namespaces: made before, these would bound what the whole host user may have."""
+    """19. After the namespaces: made before, these would bound what the whole host user may have."""
     function = _function(sandbox)
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, 4096, soft=1024)
@@ -52,23 +52,23 @@ def limits(sandbox: Sandbox) -> None:
 
 
 def privileges(sandbox: Sandbox) -> None:
-    """18. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
+    """20. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
     survived all this, or the instance could outlive the daemon."""
     if sandbox.is_isolated:
         kernel.drop_capabilities()
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if kernel.parent_death_signal() != signal.SIGKILL:
+    if kernel.parent_death_signal() != _signal.SIGKILL:
         raise OSError(errno.EPROTO, "the parent death signal was lost")
 
 
 def descriptors(sandbox: Sandbox) -> None:
-    """19. Only 0 to 2 and the channel."""
+    """21. Only 0 to 2 and the channel."""
     kernel.close_all_but([sandbox.channel])
 
 
 def system_calls(sandbox: Sandbox) -> None:
-    """20. Last: the steps above make calls that the filter forbids."""
+    """22. Last: the steps above make calls that the filter forbids."""
     if not sandbox.is_isolated:
         return
     if sandbox.filter is None:
