@@ -19,8 +19,8 @@ export interface BackendRunOptions {
 }
 
 const STDERR_MAX_BYTES = 64 * 1024;
-/** Between SIGTERM, on which git removes quarantine and lock files, and SIGKILL. */
-const TERM_GRACE_MS = 2_000;
+/** Between the polite end and SIGKILL. */
+const KILL_GRACE_MS = 2_000;
 
 /**
  * One `git http-backend` in a process group of its own, joined to one request and its answer.
@@ -75,12 +75,25 @@ export class BackendRun {
     return ticket !== undefined && (ticket.hasCalled || request.complete);
   }
 
-  /** Ends the whole group: SIGTERM, then SIGKILL. Nothing once git has ended. */
+  /**
+   * Ends the whole group, unless a push turns out to be finishing. A push that only receives is ended by the end of its input:
+   * then git removes its quarantine, which on a signal it leaves behind (git 2.39).
+   */
   kill(): void {
     if (this.#hasEnded) return;
+    const { ticket } = this.#options;
     this.#isKilled = true;
-    this.#signal('SIGTERM');
-    setTimeout(() => this.#signal('SIGKILL'), TERM_GRACE_MS).unref();
+    if (ticket === undefined) this.#signal('SIGTERM');
+    else this.#child.stdin.end();
+    setTimeout(() => {
+      if (ticket?.hasCalled !== true) this.#signal('SIGKILL');
+    }, KILL_GRACE_MS).unref();
+  }
+
+  /** Ends the whole group whatever it does. A moved ref is then found by the next comparison only. */
+  killNow(): void {
+    this.#isKilled = true;
+    this.#signal('SIGKILL');
   }
 
   #close(): void {
@@ -105,15 +118,15 @@ export class BackendRun {
 
   #onClientGone(): void {
     if (this.#options.response.writableFinished) return;
-    this.#child.stdin.end();
-    if (!this.isCommitted) this.kill();
+    if (this.isCommitted) this.#child.stdin.end();
+    else this.kill();
   }
 
   #onSilence(): void {
     const { response, ticket } = this.#options;
     this.#silence.refresh();
     if (ticket?.isBusy === true) return;
-    if (response.destroyed) this.kill();
+    if (response.destroyed) this.killNow();
     else response.destroy();
   }
 

@@ -25,7 +25,6 @@ export interface CgiFacts {
  */
 export function cgiEnvironment(request: IncomingMessage, facts: CgiFacts): Record<string, string> {
   const { headers } = request;
-  const contentLength = headers['content-length'];
   const contentEncoding = headers['content-encoding'];
   const gitProtocol = headers['git-protocol'];
   const variables: Record<string, string> = {
@@ -35,14 +34,14 @@ export function cgiEnvironment(request: IncomingMessage, facts: CgiFacts): Recor
     REQUEST_METHOD: request.method ?? 'GET',
     QUERY_STRING: facts.query,
     SERVER_PROTOCOL: 'HTTP/1.1',
+    // No CONTENT_LENGTH, also when the client sent it: with it git 2.39 turns in a busy loop for ever when the body, or the
+    // daemon, ends early. Without it git reads to the end of its input, which we close after exactly the body.
     CONTENT_TYPE: headers['content-type'] ?? '',
     // Without a user the backend refuses pushes; hooks and reflogs see a committer made from both.
     REMOTE_USER: facts.keyName,
     REMOTE_ADDR: request.socket.remoteAddress ?? 'unknown',
     ...facts.hooks?.environment,
   };
-  // A chunked body has no length: the backend then reads to the end.
-  if (contentLength !== undefined) variables['CONTENT_LENGTH'] = contentLength;
   if (contentEncoding !== undefined) variables['HTTP_CONTENT_ENCODING'] = contentEncoding;
   if (gitProtocol === 'version=1' || gitProtocol === 'version=2') variables['GIT_PROTOCOL'] = gitProtocol;
   return facts.git.environment({ environment: variables, configuration: serverConfiguration(facts) });
@@ -68,8 +67,7 @@ function serverConfiguration(facts: CgiFacts): (readonly [string, string])[] {
     ['uploadpack.allowReachableSHA1InWant', 'false'],
     ['uploadpack.allowTipSHA1InWant', 'false'],
     // Values of `.git/config` that name programs, which a push or a fetch would run.
-    ['core.alternateRefsCommand', ':'],
-    ['receive.procReceiveRefs', ''],
+    ['core.alternateRefsCommand', 'true'],
     ['gpg.program', 'false'],
     ['gpg.openpgp.program', 'false'],
     ['gpg.ssh.program', 'false'],

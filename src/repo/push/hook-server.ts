@@ -80,6 +80,7 @@ class ListeningHookServer implements AsyncDisposable {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #tickets = new Map<string, OpenTicket>();
+  readonly #stopping = new AbortController();
   #directoryHandle: FileHandle | undefined;
 
   constructor(options: HookServerOptions) {
@@ -171,21 +172,24 @@ class ListeningHookServer implements AsyncDisposable {
     const { updates, options, environment } = message;
     const push: PushRequest = { updates, options, environment, ...call };
     const late = Promise.withResolvers<never>();
-    const timer = setTimeout(
-      () => late.reject(new FaasError('internal', { detail: `The push took longer than ${handlerMaxMs / 1000} s to decide.` })),
-      handlerMaxMs,
-    );
+    const onLate = () =>
+      late.reject(new FaasError('internal', { detail: `The push was not decided within ${handlerMaxMs / 1000} s.` }));
+    const onStop = () => late.reject(new FaasError('draining', { detail: 'The daemon stopped before the push was decided.' }));
+    const timer = setTimeout(onLate, handlerMaxMs);
+    this.#stopping.signal.addEventListener('abort', onStop, { once: true });
     try {
       if (message.hook === 'pre-receive') return (await Promise.race([handler.preReceive(push, say), late.promise])) ? 0 : 1;
       await Promise.race([handler.postReceive(push, say), late.promise]);
       return 0;
     } finally {
       clearTimeout(timer);
+      this.#stopping.signal.removeEventListener('abort', onStop);
     }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#tickets.clear();
+    this.#stopping.abort();
     for (const socket of this.#sockets) socket.destroy();
     if (this.#server.listening) await new Promise((resolve) => void this.#server.close(resolve));
     await this.#directoryHandle?.close();

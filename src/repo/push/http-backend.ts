@@ -44,6 +44,9 @@ const READ_TURNS: TurnLimits = { running: 8, waiting: 64, waitMaxMs: 30_000 };
 /** A stopping daemon lets a push past its hook finish for this long. */
 const STOP_WAIT_MAX_MS = 10_000;
 
+/** How long the body of a refused request is read and dropped. */
+const REFUSED_BODY_MAX_MS = 10_000;
+
 /** Git's smart HTTP protocol by git's own `http-backend`. Authentication and the `manage` scope are the caller's. */
 export function createGitEndpoint(options: GitEndpointOptions): GitEndpoint {
   const { hooks, silenceMs = 60_000 } = options;
@@ -56,15 +59,15 @@ export function createGitEndpoint(options: GitEndpointOptions): GitEndpoint {
 
   async function handle(request: IncomingMessage, response: ServerResponse, call: GitCall): Promise<void> {
     const refusal = refuseRequest(request, call);
-    if (refusal !== undefined) return refuse(request, response, refusal, silenceMs);
+    if (refusal !== undefined) return refuse(request, response, refusal);
     const isPush = call.service === '/git-receive-pack';
     using turn = await takeTurn(isPush ? pushTurns : readTurns, response, stopping.signal);
     if (response.destroyed) return;
-    if (turn === undefined) return refuse(request, response, { status: 503, text: BUSY }, silenceMs);
+    if (turn === undefined) return refuse(request, response, { status: 503, text: BUSY });
     // Also for the advertisement, so that a push which would be refused is refused before it sends anything.
     await hooks.check();
-    if (stopping.signal.aborted) return refuse(request, response, { status: 503, text: BUSY }, silenceMs);
-    using ticket = isPush ? hooks.register(call) : undefined;
+    if (stopping.signal.aborted) return refuse(request, response, { status: 503, text: BUSY });
+    using ticket = isPush ? hooks.register({ keyName: call.keyName, scopes: call.scopes, callId: call.callId }) : undefined;
     const run = new BackendRun({
       environment: cgiEnvironment(request, {
         git: options.git,
@@ -96,7 +99,7 @@ export function createGitEndpoint(options: GitEndpointOptions): GitEndpoint {
     for (const run of runs.keys()) if (!run.isCommitted) run.kill();
     const ended = Promise.allSettled(runs.values());
     const timer = setTimeout(() => {
-      for (const run of runs.keys()) run.kill();
+      for (const run of runs.keys()) run.killNow();
     }, STOP_WAIT_MAX_MS);
     await ended;
     clearTimeout(timer);
@@ -146,13 +149,13 @@ async function takeTurn(turns: Turns, response: ServerResponse, stopping: AbortS
 }
 
 /** Answers, then reads the body for a while and drops it: a client that still writes would not see the answer. */
-function refuse(request: IncomingMessage, response: ServerResponse, refusal: Refusal, waitMs: number): void {
+function refuse(request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
   const retry = refusal.status === 503 ? { 'Retry-After': '5' } : {};
   response.writeHead(refusal.status, { 'Content-Type': 'text/plain; charset=utf-8', ...retry, ...refusal.headers });
   response.end(`${refusal.text}\n`);
   if (request.complete) return;
   request.on('error', () => {});
   request.resume();
-  const timer = setTimeout(() => request.destroy(), waitMs);
+  const timer = setTimeout(() => request.destroy(), REFUSED_BODY_MAX_MS);
   request.once('close', () => clearTimeout(timer));
 }

@@ -11,6 +11,7 @@ const path = require('node:path');
 
 const hook = process.argv[2];
 const environment = process.env;
+const socketPath = environment.GITFAAS_HOOK_SOCKET ?? '/nonexistent/hook.sock';
 const unanswered = {
   'pre-receive': 'gitfaas: the daemon cannot be reached, so nothing was accepted. Start it, then push again.',
   'post-receive':
@@ -54,11 +55,11 @@ const message = {
 
 try {
   // A socket's path may have only 107 bytes, so it is named from within its directory.
-  process.chdir(path.dirname(environment.GITFAAS_HOOK_SOCKET ?? ''));
+  process.chdir(path.dirname(socketPath));
 } catch {
   endUnanswered();
 }
-const socket = net.connect(path.basename(environment.GITFAAS_HOOK_SOCKET));
+const socket = net.connect(path.basename(socketPath));
 socket.setEncoding('utf8');
 socket.on('error', endUnanswered);
 socket.on('end', endUnanswered);
