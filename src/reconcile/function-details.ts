@@ -1,4 +1,5 @@
 import type { Deployments } from '../pool/deployments.ts';
+import type { LogEntry, Porcelain } from '../repo/porcelain.ts';
 import type { Reconciler } from './reconciler.ts';
 
 /** What `GET /functions/<name>` shows beside the deployment. */
@@ -10,15 +11,25 @@ export interface FunctionDetails {
   readonly commit: string | undefined;
   /** `active` while instances live, else `idle`. */
   readonly state: string;
+  /** The latest commits that touched its files, newest first. */
+  readonly history: readonly LogEntry[];
 }
 
+export interface DetailsParts {
+  readonly reconciler: Reconciler;
+  readonly deployments: Deployments;
+  readonly porcelain: Porcelain;
+  readonly servedRef: string;
+}
+
+const HISTORY_MAX = 10;
+
 /** Details of one function of the revision that serves; undefined when there is none of this name. */
-export function describeFunction(
-  reconciler: Reconciler,
-  deployments: Deployments,
+export async function describeFunction(
+  { reconciler, deployments, porcelain, servedRef }: DetailsParts,
   name: string,
   options: { readonly withValues: boolean },
-): FunctionDetails | undefined {
+): Promise<FunctionDetails | undefined> {
   const declared = reconciler.revision?.functions.get(name);
   const deployment = deployments.find(name);
   if (declared === undefined || deployment === undefined) return undefined;
@@ -35,6 +46,7 @@ export function describeFunction(
     files,
     config,
     commit: isEdited ? undefined : deployments.revision?.commit,
+    history: await porcelain.log(servedRef, [`functions/${name}`], HISTORY_MAX),
     state: deployment.pool.instances().length > 0 ? 'active' : 'idle',
   };
 }

@@ -1,4 +1,4 @@
-import { FaasError, toFaasError, type Problem } from '../errors.ts';
+import { toFaasError, type FaasError, type Problem } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { Pool } from '../pool/pool.ts';
 import type { DeclaredFunction, Revision } from '../registry/revision.ts';
