@@ -171,6 +171,9 @@ async function refuseUnfit(workspace: Workspace, paths: readonly Buffer[], limit
     }
     const found = await lstat(absolute(workspace, bytes)).catch(() => undefined);
     if (found === undefined) continue;
+    if (!found.isFile() && !found.isSymbolicLink() && !found.isDirectory()) {
+      problems.push(problemAt(path, 'Only files, links and directories can be served.'));
+    }
     if (found.size > limits.blobBytes) {
       problems.push(problemAt(path, `The file has ${found.size} bytes; at most ${limits.blobBytes} are allowed.`));
     }

@@ -31,8 +31,11 @@ export interface ListOptions {
   readonly signal?: AbortSignal;
 }
 
-/** A tree may name the same subtree many times over: ten levels of ten are ten thousand million files. */
-const LISTING_MAX_BYTES = 64 * 1024 * 1024;
+/**
+ * A tree may name the same subtree many times over: ten levels of ten are ten thousand million files. This is room for
+ * 20,000 functions of ten files with ordinary names.
+ */
+const LISTING_MAX_BYTES = 24 * 1024 * 1024;
 
 /** Everything below a tree or commit, directories included, in git's order. FaasError `invalid_revision` when it is too much. */
 export async function listTree(git: Git, treeOid: string, options: ListOptions = {}): Promise<TreeEntry[]> {

@@ -99,15 +99,15 @@ test('a tree can start from nothing, edits without effect give the same tree, an
   t.is(await repository.git(['cat-file', 'blob', `${swapped}:README.md/x`]), '1');
 });
 
-for (const path of ['../x', '/x', 'a//b', 'a/./b', '', 'a/', '.git/config', 'x/.GIT/hooks/y', 'git~1/x', 'a\0b', 'a\ud800']) {
-  test(`a path that git cannot hold is refused: ${JSON.stringify(path)}`, async (t) => {
-    const { workspace, tree } = await makeScene(t);
+test('paths that git cannot hold are refused', async (t) => {
+  const { workspace, tree } = await makeScene(t);
+  for (const path of ['../x', '/x', 'a//b', 'a/./b', '', 'a/', '.git/config', 'x/.GIT/hooks/y', 'git~1/x', 'a\0b', 'a\ud800']) {
     const error = await t.throwsAsync(buildTree(workspace.git, { baseTree: tree, edits: edits({ [path]: 'x' }) }), {
       instanceOf: FaasError,
     });
-    t.is(error.code, 'bad_request');
-  });
-}
+    t.is(error.code, 'bad_request', JSON.stringify(path));
+  }
+});
 
 test('a file never becomes a directory, or the other way round, by the way', async (t) => {
   const { workspace, tree } = await makeScene(t);
@@ -190,7 +190,7 @@ test('a lock that another git holds is waited for; one that stays is git_failed,
 test('writers on one ref: each commit that was told moved is in the history exactly once', async (t) => {
   const { repository, workspace } = await makeScene(t);
   const writers = 4;
-  const rounds = 5;
+  const rounds = 4;
   let lost = 0;
   const moved: string[] = [];
   const write = async (writer: number) => {

@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process';
 import { chmod, mkdir, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { FaasError } from '../../src/errors.ts';
 import { ObjectReader } from '../../src/repo/object-reader.ts';
@@ -161,6 +163,22 @@ test('nested repositories are refused with their path, with and without a commit
   const error = await t.throwsAsync(snapshot(), { instanceOf: FaasError });
   t.is(error.code, 'invalid_revision');
   t.deepEqual(error.problems.map((problem) => problem.file).toSorted(), ['functions/a/empty', 'functions/full']);
+});
+
+test('a committed file that became a pipe is refused with its path, an uncommitted pipe is no file at all', async (t) => {
+  const { repository, snapshot } = await makeScene(t);
+  await repository.commit(COMMITTED);
+  const tree = await snapshot();
+  const path = join(repository.directory, 'functions/a/handler.py');
+  await promisify(execFile)('mkfifo', [join(repository.directory, 'functions/a/pipe')]);
+  t.is(await snapshot(), tree);
+  await rm(path);
+  await promisify(execFile)('mkfifo', [path]);
+  const error = await t.throwsAsync(snapshot(), { instanceOf: FaasError });
+  t.deepEqual(
+    error.problems.map((problem) => problem.file),
+    ['functions/a/handler.py'],
+  );
 });
 
 test('a file beyond the limits is refused before git copies it', async (t) => {

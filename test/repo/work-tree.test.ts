@@ -284,7 +284,7 @@ test('whatever part of the work a crash left done, the next run finishes it', as
       // With the index at the new side a file at the old side still is the old side: it follows.
       return kept.length === 0 && status === '';
     }),
-    { numRuns: 12 },
+    { numRuns: 8 },
   );
   t.pass();
 });
@@ -315,6 +315,6 @@ test('law: after any edits at any paths, each path holds the edit or the new com
       const found = await readAll();
       for (const path of Object.keys(after)) t.is(found[path], kept.includes(path) ? before[path] : after[path], path);
     }),
-    { numRuns: 25 },
+    { numRuns: 12 },
   );
 });
