@@ -1,6 +1,22 @@
 #!/usr/bin/env node
-// The command of an installed package: plain JavaScript, because Node does not strip types below node_modules.
+// The command of a checkout (`npm link`): plain JavaScript, because it may be started by an older Node than the daemon needs.
+import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
-const compiled = new URL('../dist/main.js', import.meta.url);
-await import(existsSync(compiled) ? compiled.href : new URL('../src/main.ts', import.meta.url).href);
+const top = dirname(dirname(fileURLToPath(import.meta.url)));
+const main = join(top, 'src', 'main.ts');
+const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+if (major > 24 || (major === 24 && minor >= 12)) {
+  await import(main);
+} else {
+  const own = join(top, 'node_modules', '.bin', 'node');
+  if (!existsSync(own)) {
+    process.stderr.write(`gitfaas: Node ${process.versions.node} is too old, 24.12 is needed; run \`npm ci --ignore-scripts\` in ${top}, which brings one.\n`);
+    process.exit(1);
+  }
+  // Signals from a terminal reach the child as well; waiting for it is all that is left to do.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {});
+  process.exitCode = spawnSync(own, [main, ...process.argv.slice(2)], { stdio: 'inherit' }).status ?? 1;
+}

@@ -67,7 +67,11 @@ export async function invoke(
   }
   const headers = forwardedHeaders(req, context.callId, deadlineMs, body.length);
   const invocation = new HttpInvocation(req, res, context.callId, target, headers, body);
-  sendAnswer(res, context, await deployment.pool.invoke(invocation, deadlineMs), ports.isDraining());
+  // Again, because a deploy while the body arrived retired that pool; nothing may be awaited from here to `invoke`.
+  const serving = ports.deployments.find(target.name);
+  if (serving === undefined) throw unknownFunction(target.name, ports.status);
+  context.version = serving.version;
+  sendAnswer(res, context, await serving.pool.invoke(invocation, deadlineMs), ports.isDraining());
 }
 
 /** One call as the pool sees it. A class for the sake of `signal`: most calls never look at it, so it is made on demand. */
