@@ -9,14 +9,20 @@ export interface AnswerStreamOwner {
   abandoned(stream: AnswerStream): void;
 }
 
-/** The body of a streamed answer, fed by the channel. */
+/**
+ * The body of a streamed answer, fed by the channel. Ends in one of three ways: complete; broken off, with an error after
+ * the last piece that came; abandoned, when it is destroyed by its reader.
+ */
 export class AnswerStream extends Readable {
   readonly #owner: AnswerStreamOwner;
   #isComplete = false;
+  #error: Error | undefined;
 
   constructor(owner: AnswerStreamOwner) {
     super({ highWaterMark: 256 * 1024 });
     this.#owner = owner;
+    // It may break off before its reader has it; a reader that comes later still gets the error.
+    this.on('error', () => {});
   }
 
   /** ANSWER_CHUNK. */
@@ -30,14 +36,22 @@ export class AnswerStream extends Readable {
     this.push(null);
   }
 
-  /** The answer breaks off: the reader gets the error. */
+  /** The answer breaks off: the reader gets what came, then the error. */
   breakOff(error: Error): void {
     this.#isComplete = true;
-    this.destroy(error);
+    this.#error = error;
+    this.#breakWhenEmpty(error);
   }
 
   override _read(): void {
-    this.#owner.drained(this);
+    if (this.#error === undefined) this.#owner.drained(this);
+    else this.#breakWhenEmpty(this.#error);
+  }
+
+  #breakWhenEmpty(error: Error): void {
+    if (this.readableLength === 0) this.destroy(error);
+    // An empty piece says that this read is over, so that the next one comes here again.
+    else this.push('');
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
