@@ -8,7 +8,7 @@ import { HOOK_MESSAGE_MAX_BYTES, parseHookMessage, type HookMessage, type HookNa
 import type { PushHandler, PushRequest, Say } from './push-handler.ts';
 
 /** Who pushes; goes with the nonce, because a hook must not be able to say it itself. */
-export type HookCall = Pick<PushRequest, 'keyName' | 'scopes' | 'callId'>;
+type HookCall = Pick<PushRequest, 'keyName' | 'scopes' | 'callId'>;
 
 /** One push that may call the hooks, each of them once, until it is disposed. */
 export interface HookTicket extends Disposable {

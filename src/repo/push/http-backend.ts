@@ -21,7 +21,7 @@ export interface GitEndpointOptions {
   readonly readTurns?: TurnLimits | undefined;
 }
 
-export interface GitCall {
+interface GitCall {
   readonly service: GitService;
   /** The URL's query without `?`. */
   readonly query: string;

@@ -36,15 +36,19 @@ export function refuseRefName(ref: string): string | undefined {
  * @param servedRef full name of the served branch
  */
 export async function judgeRefUpdates(git: Git, push: PushRequest, servedRef: string): Promise<string[]> {
-  const symbolic = await symbolicRefs(git);
+  // At the same time, because each git child costs the waiting pusher some milliseconds.
+  const served = push.updates.filter(({ ref }) => ref === servedRef);
+  const [update] = served;
+  const [servedRefusal, symbolicTargets] = await Promise.all([
+    update === undefined ? undefined : refuseServedUpdate(git, push, update),
+    symbolicRefs(git),
+  ]);
   const refusals: string[] = [];
-  for (const update of push.updates) {
-    const refusal =
-      refuseRefName(update.ref) ??
-      refuseSymbolic(update.ref, symbolic) ??
-      (update.ref === servedRef ? await refuseServedUpdate(git, push, update) : undefined);
-    if (refusal !== undefined) refusals.push(`${update.ref}: ${refusal}`);
+  for (const { ref } of push.updates) {
+    const refusal = refuseRefName(ref) ?? refuseSymbolic(ref, symbolicTargets) ?? (ref === servedRef ? servedRefusal : undefined);
+    if (refusal !== undefined) refusals.push(`${ref}: ${refusal}`);
   }
+  if (served.length > 1) refusals.push(`${servedRef}: this push moves it more than once; push it once.`);
   return refusals;
 }
 
@@ -58,9 +62,12 @@ async function refuseServedUpdate(git: Git, push: PushRequest, update: RefUpdate
   const { oldOid, newOid } = update;
   if (newOid === undefined)
     return 'this branch is served and cannot be deleted. To remove functions, push a commit that deletes them.';
-  if (!(await isCommit(git, newOid, push.environment)))
-    return 'a branch takes only commits. Push the commit itself, without its tag: <name>^{commit}:<branch>.';
-  if (oldOid === undefined || (await isFastForward(git, oldOid, newOid, push.environment))) return undefined;
+  const [isOneCommit, keepsOld] = await Promise.all([
+    isCommit(git, newOid, push.environment),
+    oldOid === undefined || isFastForward(git, oldOid, newOid, push.environment),
+  ]);
+  if (!isOneCommit) return 'a branch takes only commits. Push the commit itself, without its tag: <name>^{commit}:<branch>.';
+  if (oldOid === undefined || keepsOld) return undefined;
   return (
     `this branch is served and takes only fast-forwards: ${oldOid.slice(0, 12)} would be lost. ` +
     'Fetch, then rebase or merge, and push without force. To undo a commit, push a `git revert` of it.'
@@ -72,10 +79,10 @@ async function isCommit(git: Git, oid: string, environment: PushRequest['environ
 }
 
 /**
- * Whether `newOid` contains `oldOid`. The environment carries the quarantine, where the pushed objects still are. An old id
- * that is not here is no ancestor: the pusher's claim was wrong, and git would refuse it later with less to say.
+ * Whether the history of `newOid` contains `oldOid`. The environment carries the quarantine, where the pushed objects still
+ * are. What is no commit here is no ancestor: an old id may be a wrong claim of the pusher. Throws FaasError `git_failed`.
  */
-export async function isFastForward(
+async function isFastForward(
   git: Git,
   oldOid: string,
   newOid: string,
@@ -85,8 +92,8 @@ export async function isFastForward(
   const result = await git.try(args, { environment });
   if (result.code === 0) return true;
   if (result.code === 1) return false;
-  const known = await git.try(['cat-file', '-e', `${oldOid}^{commit}`], { environment });
-  if (known.code !== 0) return false;
+  for (const oid of [oldOid, newOid])
+    if ((await git.try(['cat-file', '-e', `${oid}^{commit}`], { environment })).code !== 0) return false;
   throw gitFailed(args, result);
 }
 

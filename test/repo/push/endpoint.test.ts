@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import { cloneRepository, runClient, startClient } from '../../support/git-client.ts';
 import { startPushServer, type PushServer, type PushServerOptions } from '../../support/push-server.ts';
+import { PUSH_CONTENT_TYPE } from '../../support/raw-push.ts';
 import { waitUntil } from '../../support/wait-until.ts';
 
 /** A server whose pre-receive waits for `go`. */
@@ -33,7 +34,6 @@ async function quarantines(server: PushServer): Promise<string[]> {
   return (await readdir(join(server.repository.directory, '.git/objects'))).filter((name) => name.startsWith('tmp'));
 }
 
-const PUSH_TYPE = 'application/x-git-receive-pack-request';
 const refusals: [string, string, RequestInit, number, RegExp][] = [
   ['the dumb protocol', '/info/refs', {}, 403, /smart HTTP/],
   ['an unknown service', '/info/refs?service=git-evil', {}, 403, /smart HTTP/],
@@ -52,7 +52,7 @@ const refusals: [string, string, RequestInit, number, RegExp][] = [
   [
     'an unknown compression',
     '/git-receive-pack',
-    { method: 'POST', headers: { 'Content-Type': PUSH_TYPE, 'Content-Encoding': 'br' }, body: 'x' },
+    { method: 'POST', headers: { 'Content-Type': PUSH_CONTENT_TYPE, 'Content-Encoding': 'br' }, body: 'x' },
     415,
     /gzip only/,
   ],
@@ -86,7 +86,7 @@ test('rubbish where a push should be moves nothing and is answered', async (t) =
   for (const body of ['', '0000', 'zzzz', randomBytes(5000), `${line}PACK`, line]) {
     const answer = await fetch(`${server.url}/git-receive-pack`, {
       method: 'POST',
-      headers: { 'Content-Type': PUSH_TYPE },
+      headers: { 'Content-Type': PUSH_CONTENT_TYPE },
       body,
     });
     t.true([200, 500].includes(answer.status));
@@ -120,7 +120,7 @@ test('a client that leaves in the middle of its pack ends git, and nothing is le
   const line = `${await server.repository.git(['rev-parse', 'main'])} ${oid} refs/heads/main\0report-status`;
   const body = `${(line.length + 4).toString(16).padStart(4, '0')}${line}0000PACK\0\0\0\u0002\0\0\0\u0005`;
   socket.write(
-    `POST /git/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Type: ${PUSH_TYPE}\r\nContent-Length: 100000\r\n\r\n${body}`,
+    `POST /git/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Type: ${PUSH_CONTENT_TYPE}\r\nContent-Length: 100000\r\n\r\n${body}`,
   );
   await waitUntil(async () => (await quarantines(server)).length === 1);
   socket.destroy();
@@ -132,7 +132,9 @@ test('a client that leaves in the middle of its pack ends git, and nothing is le
 test('a client that falls silent in the middle of its pack is disconnected', async (t) => {
   const server = await startPushServer(t, { endpoint: { silenceMs: 300 } });
   const socket = connect(server.port, '127.0.0.1');
-  socket.write(`POST /git/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Type: ${PUSH_TYPE}\r\nContent-Length: 100000\r\n\r\n0`);
+  socket.write(
+    `POST /git/git-receive-pack HTTP/1.1\r\nHost: x\r\nContent-Type: ${PUSH_CONTENT_TYPE}\r\nContent-Length: 100000\r\n\r\n0`,
+  );
   await once(socket.resume(), 'close');
   const clone = await cloneRepository(t, server.url);
   await clone.commit({ a: 'b' });

@@ -3,6 +3,7 @@ import test from 'ava';
 import type { PushHandler } from '../../../src/repo/push/push-handler.ts';
 import { judgeRefUpdates } from '../../../src/repo/push/ref-rules.ts';
 import { cloneRepository, runClient } from '../../support/git-client.ts';
+import { PUSH_CONTENT_TYPE, rawPushBody } from '../../support/raw-push.ts';
 import { startPushServer, type PushServer } from '../../support/push-server.ts';
 
 /** A handler that judges refs with the objects still in quarantine, as the daemon does. */
@@ -100,4 +101,44 @@ test('programs named in the repository configuration are not run by a push or a 
   await t.throwsAsync(access(evil), { code: 'ENOENT' });
   t.is(server.post.length, 1);
   t.deepEqual(server.stderr, []);
+});
+
+test('ref names that no client would send are refused and shown harmless', async (t) => {
+  const server: PushServer = await startPushServer(t, { handler: judging(() => server) });
+  const oid = await server.repository.git(['rev-parse', 'main']);
+  const none = '0'.repeat(40);
+  const before = await server.repository.git(['for-each-ref']);
+  const rows = [
+    'refs/heads/\xff\xfe',
+    'refs/heads/a\u001b[31m',
+    'refs/heads/../../config',
+    'refs/heads/.git',
+    'refs/heads/a\\b',
+    'refs/heads/--output=x',
+    'refs/../heads/a',
+    'HEAD',
+    'config',
+    '/etc/passwd',
+    // Two lines for the hook out of one for git.
+    `refs/heads/fine\n${oid} ${none} refs/heads/main`,
+    `refs/heads/fine\nrubbish`,
+  ];
+  for (const ref of rows) {
+    const body = rawPushBody([`${none} ${oid} ${ref}`]);
+    const answer = await fetch(`${server.url}/git-receive-pack`, {
+      method: 'POST',
+      headers: { 'Content-Type': PUSH_CONTENT_TYPE },
+      body,
+    });
+    const text = await answer.text();
+    t.notRegex(text, /^.{0,9}ok refs/m, JSON.stringify(ref));
+    t.is(await server.repository.git(['for-each-ref']), before, JSON.stringify(ref));
+  }
+  const aliased = await server.repository.git(['symbolic-ref', 'refs/heads/alias', 'refs/heads/main']);
+  t.is(aliased, '');
+  const child = await server.repository.git(['commit-tree', '-m', 'x', '-p', oid, `${oid}^{tree}`]);
+  const body = rawPushBody([`${oid} ${child} refs/heads/alias`]);
+  await fetch(`${server.url}/git-receive-pack`, { method: 'POST', headers: { 'Content-Type': PUSH_CONTENT_TYPE }, body });
+  t.is(await server.repository.git(['rev-parse', 'main']), oid);
+  t.is(server.post.length, 0);
 });

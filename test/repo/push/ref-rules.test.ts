@@ -114,6 +114,8 @@ test('the served branch takes fast-forwards to commits only, other refs come and
     { oldOid: undefined, newOid: first, ref: 'refs/replace/x' },
   );
   t.is(both.length, 2, 'every refusal is told');
+  const twice = await judge({ oldOid: first, newOid: second, ref: main }, { oldOid: second, newOid: first, ref: main });
+  t.regex(twice.join(), /more than once/);
   await t.throwsAsync(judge({ oldOid: first, newOid: gone, ref: main }), { name: 'FaasError' });
   t.is((await runClient(repository.directory, ['fsck'])).code, 0);
 });

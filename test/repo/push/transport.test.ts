@@ -5,6 +5,7 @@ import { gzipSync } from 'node:zlib';
 import test from 'ava';
 import { cloneRepository, runClient } from '../../support/git-client.ts';
 import { makeRepository } from '../../support/git-repository.ts';
+import { PUSH_CONTENT_TYPE, rawPushBody } from '../../support/raw-push.ts';
 import { startPushServer } from '../../support/push-server.ts';
 
 for (const version of ['0', '1', '2'])
@@ -97,11 +98,10 @@ test('a fetch that negotiates with many commits comes gzipped and is understood'
 test('a gzipped push of a client that compresses everything is understood', async (t) => {
   const server = await startPushServer(t);
   const oid = await server.repository.git(['rev-parse', 'main']);
-  const line = `${'0'.repeat(40)} ${oid} refs/heads/copy\0report-status`;
-  const body = Buffer.concat([Buffer.from(`${(line.length + 4).toString(16).padStart(4, '0')}${line}0000`), emptyPack()]);
+  const body = rawPushBody([`${'0'.repeat(40)} ${oid} refs/heads/copy`]);
   const answer = await fetch(`${server.url}/git-receive-pack`, {
     method: 'POST',
-    headers: { 'Content-Type': 'application/x-git-receive-pack-request', 'Content-Encoding': 'gzip' },
+    headers: { 'Content-Type': PUSH_CONTENT_TYPE, 'Content-Encoding': 'gzip' },
     body: gzipSync(body),
   });
   t.is(answer.status, 200);
@@ -144,8 +144,3 @@ asRoot('a repository that belongs to another user than the daemon is served (nee
   const refs = await clone.git(['ls-remote', 'origin', 'refs/heads/main']);
   t.true(refs.startsWith(tip));
 });
-
-/** A pack without objects: header and SHA-1 of it. */
-function emptyPack(): Buffer {
-  return Buffer.from('5041434b0000000200000000029d08823bd8a8eab510ad6ac75c823cfd3ed31e', 'hex');
-}
