@@ -56,8 +56,8 @@ for (const [name, code, errorCode, detail] of failures) {
     await using fixture = await RuntimeFixture.open();
     const instance = await fixture.start(code);
     const error = await t.throwsAsync(call(instance), { instanceOf: FaasError });
-    t.is((error as FaasError).code, errorCode);
-    t.regex((error as FaasError).detail, detail);
+    t.is(error?.code, errorCode);
+    t.regex(error?.detail ?? '', detail);
   });
 }
 
@@ -81,8 +81,8 @@ for (const [name, code, detail] of unloadable) {
   test.serial(`a handler that ${name} is init_failed, saying so, and no process is left`, async (t) => {
     await using fixture = await RuntimeFixture.open();
     const error = await t.throwsAsync(fixture.start(code), { instanceOf: FaasError });
-    t.is((error as FaasError).code, 'init_failed');
-    t.regex((error as FaasError).detail, detail);
+    t.is(error?.code, 'init_failed');
+    t.regex(error?.detail ?? '', detail);
   });
 }
 
@@ -143,8 +143,8 @@ for (const [name, code, errorCode, detail] of deaths) {
     await using fixture = await RuntimeFixture.open();
     const instance = await fixture.start(code);
     const error = await t.throwsAsync(call(instance), { instanceOf: FaasError });
-    t.is((error as FaasError).code, errorCode);
-    t.regex((error as FaasError).detail, detail);
+    t.is(error?.code, errorCode);
+    t.regex(error?.detail ?? '', detail);
     t.is((await instance.exited).cause, errorCode);
   });
 }
@@ -282,7 +282,8 @@ test.serial(
     const [before] = await fixture.runtime.launchers();
     process.kill(before?.pid as number, 'SIGKILL');
     t.like(await instance.exited, { cause: 'crash' });
-    t.false(existsSync(`/proc/${instance.pid}`));
+    // Without its launcher it may stay a zombie until init has time for it.
+    t.is(startTicksOf(instance.pid as number), undefined);
     await running;
     const again = await fixture.start(ECHO);
     t.is((await call(again)).status, 200);
