@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { constants, copyFile, lstat, mkdir, open, readdir, rm, stat } from 'node:fs/promises';
+import { constants, copyFile, lstat, mkdir, open, readdir, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FaasError, printable, toFaasError, type Problem } from '../errors.ts';
 import { disabledFilters } from './filters.ts';
@@ -44,10 +44,7 @@ export async function takeSnapshot(workspace: Workspace, options: SnapshotOption
 }
 
 async function snapshotWith(index: string, workspace: Workspace, options: SnapshotOptions, namedMax: number): Promise<string> {
-  await copyFile(join(workspace.gitDir, 'index'), index, constants.COPYFILE_FICLONE).catch((error: NodeJS.ErrnoException) => {
-    // No index yet: nothing was ever added. Anything else is trouble, not absence.
-    if (error.code !== 'ENOENT') throw error;
-  });
+  await copyIndex(join(workspace.gitDir, 'index'), index);
   const git = workspace.git;
   const call: GitOptions = {
     environment: { ...writeToDirectory(options.objectDirectory, workspace.objectDirectory), GIT_INDEX_FILE: index },
@@ -81,6 +78,22 @@ async function snapshotWith(index: string, workspace: Workspace, options: Snapsh
     }
   }
   return await git.line(['write-tree'], call);
+}
+
+/**
+ * Copies the index with its time stamp. git compares whole seconds, and trusts a file only if the index is younger: a
+ * younger copy would hide an edit of the same length made in the second in which the index was written, for ever.
+ */
+async function copyIndex(from: string, to: string): Promise<void> {
+  try {
+    // Looked at first: should git replace the index in between, the older stamp only costs hashing.
+    const { atime, mtime } = await stat(from);
+    await copyFile(from, to, constants.COPYFILE_FICLONE);
+    await utimes(to, atime, mtime);
+  } catch (error) {
+    // No index yet: nothing was ever added. Anything else is trouble, not absence.
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+  }
 }
 
 /** Paths of `functions/` and the configuration file whose content, mode or presence differs between two trees. */

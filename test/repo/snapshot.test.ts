@@ -84,6 +84,23 @@ test('edit, then commit: the object ids stay the same', async (t) => {
   t.is(await repository.git(['rev-parse', 'HEAD^{tree}']), tree);
 });
 
+test('an edit of the same length in the second in which the index was written is seen', async (t) => {
+  const { repository, workspace, snapshot } = await makeScene(t);
+  const [path, index] = [join(repository.directory, 'functions/a/handler.py'), join(workspace.gitDir, 'index')];
+  const second = Math.floor(Date.now() / 1000) - 10;
+  // The change time cannot be set, and would give the edit away when the clock turns to another second.
+  await repository.git(['config', 'core.trustctime', 'false']);
+  await repository.write(COMMITTED);
+  await utimes(path, second, second);
+  await repository.git(['add', '-A', 'functions', 'faas_config.yaml', 'README.md']);
+  await repository.git(['commit', '-qm', 'x']);
+  const before = await repository.git(['rev-parse', 'HEAD^{tree}']);
+  await utimes(index, second, second);
+  await repository.write({ 'functions/a/handler.py': 'a = 9\n' });
+  await utimes(path, second, second);
+  t.not(await snapshot(), before);
+});
+
 test("the user's index, locks and objects stay untouched, and a stale index.lock does not matter", async (t) => {
   const { repository, workspace, snapshot } = await makeScene(t);
   await repository.commit(COMMITTED);
