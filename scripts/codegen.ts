@@ -1,6 +1,7 @@
 import { readFile, readdir, writeFile, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { compileFromFile } from 'json-schema-to-typescript';
+import { renderReference, writeReference } from './config-reference.ts';
 
 const schemaDirectory = join(import.meta.dirname, '../schemas');
 const generatedDirectory = join(import.meta.dirname, '../src/config/generated');
@@ -37,9 +38,12 @@ if (import.meta.main) {
   if (process.argv.includes('--check')) {
     const stale = await staleTypes();
     for (const file of stale) console.error(`src/config/generated/${file} does not match schemas/: run \`npm run codegen\``);
-    process.exitCode = stale.length === 0 ? 0 : 1;
+    const reference = await renderReference();
+    if (reference.current !== reference.wanted) console.error('README.md does not match schemas/: run `npm run codegen`');
+    process.exitCode = stale.length === 0 && reference.current === reference.wanted ? 0 : 1;
   } else {
     await mkdir(generatedDirectory, { recursive: true });
     for (const [file, text] of await generateTypes()) await writeFile(join(generatedDirectory, file), text);
+    await writeReference();
   }
 }

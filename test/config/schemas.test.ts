@@ -4,6 +4,7 @@ import faasConfigSchema from '../../schemas/faas-config.schema.json' with { type
 import functionConfigSchema from '../../schemas/function-config.schema.json' with { type: 'json' };
 import updateFunctionSchema from '../../schemas/update-function.schema.json' with { type: 'json' };
 import { generateTypes, staleTypes } from '../../scripts/codegen.ts';
+import { renderReference } from '../../scripts/config-reference.ts';
 import { FUNCTION_DEFAULTS, SYSTEM_DEFAULTS } from '../../src/config/defaults.ts';
 import { loadConfig } from '../../src/config/load.ts';
 import { readCreateBody, readUpdateBody } from '../../src/config/validate.ts';
@@ -13,6 +14,11 @@ test('the generated types are those that the schemas give, byte for byte', async
   t.deepEqual(await staleTypes(), []);
   const schemas = (await readdir(new URL('../../schemas/', import.meta.url))).filter((file) => file.endsWith('.json'));
   t.is((await generateTypes()).size, schemas.length);
+});
+
+test('the configuration reference in README.md is the one that the schemas give', async (t) => {
+  const { current, wanted } = await renderReference();
+  t.is(current, wanted);
 });
 
 test('the defaults that the schemas tell are the ones that hold', (t) => {
