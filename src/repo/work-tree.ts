@@ -14,14 +14,19 @@ import type { Workspace } from './workspace.ts';
  * side (then only the index learns of it), or an edit of the user, which is never touched. Nothing else is looked at.
  * So a second run finishes what a crash interrupted, and a third run finds nothing to do.
  */
-export interface FollowOptions {
-  /** Raw bytes of a blob of the new tree. */
-  readonly readBlob: (oid: string) => Promise<Buffer>;
+export interface CheckOptions {
+  /** Object directories of a push in quarantine. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Absolute. Nothing is ever written below it, whatever a commit holds. */
   readonly stateDirectory?: string;
 }
 
-export interface CheckOptions extends Pick<FollowOptions, 'stateDirectory'> {
+export interface FollowOptions extends CheckOptions {
+  /** Raw bytes of a blob of the new tree. */
+  readonly readBlob: (oid: string) => Promise<Buffer>;
+}
+
+export interface CheckOptions extends CheckOptions {
   /** For git children that read the new tree, which may still be in a push's quarantine. */
   readonly environment?: Readonly<Record<string, string>>;
 }

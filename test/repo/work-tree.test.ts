@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { FaasError } from '../../src/errors.ts';
+import { buildTree } from '../../src/repo/commit-writer.ts';
+import { writeToDirectory } from '../../src/repo/object-directories.ts';
 import { ObjectReader } from '../../src/repo/object-reader.ts';
 import { checkFollow, follow, requireFollow, type FollowCheck } from '../../src/repo/work-tree.ts';
 import { openWorkspace, type Workspace } from '../../src/repo/workspace.ts';
@@ -231,6 +233,19 @@ test('a commit cannot reach into the state directory or the Git directory', asyn
     const check = await checkFollow(scene.workspace, scene.newTree, await level(name, '40000', hooks));
     t.false(check.ok, name);
   }
+});
+
+test('a tree that is still in quarantine is checked through the environment of its push', async (t) => {
+  await using scene = await makeScene(t, { a: '1' }, { a: '2' });
+  const quarantine = join(scene.repository.directory, '.git/quarantine');
+  await mkdir(quarantine);
+  const environment = writeToDirectory(quarantine, scene.workspace.objectDirectory);
+  const edits = new Map([['a', { bytes: Buffer.from('3') }]]);
+  const tree = await buildTree(scene.workspace.git, { baseTree: scene.oldTree, edits, environment });
+  await t.throwsAsync(checkFollow(scene.workspace, scene.oldTree, tree), { instanceOf: FaasError });
+  t.deepEqual(await checkFollow(scene.workspace, scene.oldTree, tree, { environment }), { ok: true });
+  await scene.repository.write({ a: 'mine' });
+  t.deepEqual(await checkFollow(scene.workspace, scene.oldTree, tree, { environment }), { ok: false, path: 'a' });
 });
 
 test('names that are no UTF-8 and submodules follow as well', async (t) => {
