@@ -26,11 +26,6 @@ export interface FollowOptions extends CheckOptions {
   readonly readBlob: (oid: string) => Promise<Buffer>;
 }
 
-export interface CheckOptions extends CheckOptions {
-  /** For git children that read the new tree, which may still be in a push's quarantine. */
-  readonly environment?: Readonly<Record<string, string>>;
-}
-
 export type FollowCheck = { readonly ok: true } | { readonly ok: false; readonly path: string };
 
 type Verdict =
