@@ -60,6 +60,13 @@ export interface StartWatcher {
   lost(): void;
 }
 
+/** The launcher died under a start: no fault of the function's, and another launcher is on its way. */
+export class LauncherLost extends FaasError {
+  constructor() {
+    super('crash', { detail: 'The launcher died during the start.' });
+  }
+}
+
 /**
  * One launcher process, from its birth to its end; who wants it back makes another. Its control connection is its
  * descriptor 0: a connection to our own socket, since the pipe that Node makes there cannot be read on our side.

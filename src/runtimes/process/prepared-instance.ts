@@ -7,7 +7,7 @@ import { decodeJson, FRAME, ProtocolError } from '../protocol.ts';
 import type { Cgroup, CgroupDriver } from './cgroups/cgroup.ts';
 import { Channel } from './channel.ts';
 import type { ChannelServer } from './channel-server.ts';
-import { stepError, type Launcher, type TreeExit } from './launcher.ts';
+import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
 import { readLines } from './log-lines.ts';
 import { startTicksOf } from './process-identity.ts';
 import type { UidSlots } from './uid-slots.ts';
@@ -221,7 +221,7 @@ export class PreparedInstance {
     const how = exit.signal === null ? `exit status ${exit.code}` : `signal ${exit.signal}`;
     this.#prepared.reject(
       this.isLost
-        ? new FaasError('crash', { detail: 'The launcher died during the start.' })
+        ? new LauncherLost()
         : new FaasError('isolation_unavailable', { detail: `The instance ended while it was prepared (${how}).` }),
     );
     this.#gone.resolve({ ...exit, isOutOfMemory, isLost: this.isLost });

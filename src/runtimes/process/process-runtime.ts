@@ -1,7 +1,6 @@
 import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { IsolationLevel } from '../../config/spec.ts';
-import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine, Logger } from '../../observability/logger.ts';
 import type { Instance, Runtime, StartRequest } from '../../pool/instance.ts';
@@ -12,6 +11,7 @@ import { chooseIsolation, type Isolation } from './isolation.ts';
 import { PreparedStock } from './prepared.ts';
 import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
+import { LauncherLost } from './launcher.ts';
 import { SteadyLauncher } from './steady-launcher.ts';
 import { UID_BASE, UidSlots } from './uid-slots.ts';
 
@@ -224,11 +224,5 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(Array.from(this.#stocks.values(), (stock) => stock.close()));
     await Promise.all(Array.from(this.#launchers.values(), (launcher) => launcher[Symbol.asyncDispose]()));
-  }
-}
-
-class LauncherLost extends FaasError {
-  constructor() {
-    super('crash', { detail: 'The launcher died during the start.' });
   }
 }
