@@ -40,6 +40,7 @@ class Answer(NamedTuple):
     stream: Optional[Iterator[Any]] = None
 
 
+_encode_ascii = json.JSONEncoder(separators=(",", ":")).encode
 _JSON_HEADERS = ["content-type", JSON]
 _TEXT_HEADERS = ["content-type", TEXT]
 
@@ -56,6 +57,11 @@ def make(value: Any) -> Answer:
     if is_response(value):
         return _from_response(value)
     return _assemble(value, 200, None)
+
+
+def encode_head(answer: Answer, exec_us: int) -> bytes:
+    """The META of an ANSWER frame."""
+    return b'{"status":%d,"headers":%b,"exec_us":%d}' % (answer.status, _encode_ascii(answer.headers).encode("ascii"), exec_us)
 
 
 def is_response(value: Any) -> bool:

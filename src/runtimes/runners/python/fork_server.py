@@ -10,7 +10,7 @@ import socket
 import sys
 from typing import Any, Dict, List, NoReturn, Optional
 
-from . import frames, kernel, preload, prepare, root, runner, seccomp
+from . import frames, kernel, preload, prepare, rehearsal, root, runner, seccomp
 from .instances import Instances
 from .sandbox import Sandbox, Settings, StartRequest, StepFailed
 
@@ -104,6 +104,7 @@ class ForkServer:
         except OSError as error:
             # Not an end: the daemon decides what it may still do, and a start that needs the filter fails.
             detail = error.strerror or str(error)
+        rehearsal.rehearse()
         self._settings = settings
         self._instances = Instances(self._poll, settings.level != "none")
         hello = {"event": "hello", "python": ".".join(map(str, sys.version_info[:3])), "executable": sys.executable}

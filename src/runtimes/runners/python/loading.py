@@ -49,6 +49,13 @@ def load(code_root: str, module_name: str, callable_name: str) -> Handler:
     return value  # type: ignore[no-any-return]
 
 
+def unload(code_root: str, module_name: str) -> None:
+    """Takes back what `load` left in the interpreter."""
+    sys.modules.pop(module_name, None)
+    sys.path.remove(code_root)
+    sys.path_importer_cache.pop(code_root, None)
+
+
 def describe(error: BaseException) -> str:
     """`TypeError: text`, at most 2,000 characters; also when the exception's own text can't be made."""
     return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]

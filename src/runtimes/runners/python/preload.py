@@ -2,7 +2,6 @@
 import gc
 import importlib
 import os
-from typing import List
 
 from . import kernel
 
@@ -46,3 +45,4 @@ def settle_memory() -> None:
 
 def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
+

@@ -4,13 +4,12 @@ States: *prepared* (waits for SPECIALISE) -> *ready* (waits for INVOKE) <-> *bus
 handler's own exception ends the process; the daemon learns it from a frame or from the end of the channel.
 """
 import gc
-import json
 import os
 import sys
 import time
 import traceback
 from types import ModuleType
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, NoReturn, Optional
 
 from . import answer, fork_hooks, frames, loading
 from .channel import Channel
@@ -26,8 +25,6 @@ EXIT_PROTOCOL = 72
 
 _TRACEBACK_MAX_CHARACTERS = 8000
 _BASE_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", "LANG": "C.UTF-8"}
-
-_to_text = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def live(sandbox: Sandbox) -> NoReturn:
@@ -137,9 +134,9 @@ class Runner:
             self._refuse(call, f"the answer has {len(result.body)} bytes, {self._max_response_bytes} are allowed")
             return
         self._output.end_call()
-        self._channel.send(*frames.encode_meta(frames.ANSWER, call, _meta(result, exec_us), result.body))
+        self._channel.send(*frames.encode_meta(frames.ANSWER, call, answer.encode_head(result, exec_us), result.body))
 
-    def _failed(self, call: int, error: BaseException) -> "answer.Answer | None":
+    def _failed(self, call: int, error: BaseException) -> Optional[answer.Answer]:
         """Reports the failure, unless the exception is an answer itself."""
         if isinstance(error, answer.BadResponse):
             self._refuse(call, str(error))
@@ -201,17 +198,13 @@ class Runner:
             os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
 
-def _next_chunk(stream: Any) -> "frames.Bytes | None":
+def _next_chunk(stream: Any) -> Optional[frames.Bytes]:
     """The next piece that isn't empty; None at the end. An empty piece would say nothing and cost a frame."""
     for piece in stream:
         chunk = answer.to_chunk(piece)
         if chunk:
             return chunk
     return None
-
-
-def _meta(result: answer.Answer, exec_us: int) -> bytes:
-    return b'{"status":%d,"headers":%b,"exec_us":%d}' % (result.status, _to_text(result.headers).encode("ascii"), exec_us)
 
 
 def _traceback(error: BaseException) -> str:
