@@ -2,7 +2,7 @@
  * What one warm call costs in the pool itself: admission, guard, deadline, statistics. The instance is in memory and
  * answers at once, so everything measured is ours. Method: warm up, then batches one after the other, median of the batches.
  */
-import { pathToFileURL } from 'node:url';
+import type { Benchmark, Row } from './benchmark.ts';
 import { Capacity } from '../src/pool/capacity.ts';
 import type { Invocation } from '../src/pool/instance.ts';
 import { Pool } from '../src/pool/pool.ts';
@@ -15,7 +15,7 @@ const batches = 15;
 const callsPerBatch = 20_000;
 
 /** Microseconds for each warm call, with `clients` calls under way at any time and as many instances as `maxInstances`. */
-export async function measurePoolOverheadMicros(clients: number, maxInstances: number): Promise<number> {
+async function measurePoolOverheadMicros(clients: number, maxInstances: number): Promise<number> {
   const answer = answerOf('ok');
   const pool = new Pool({
     functionName: 'f',
@@ -44,13 +44,19 @@ export async function measurePoolOverheadMicros(clients: number, maxInstances: n
   return perCallMicros.sort((a, b) => a - b)[Math.floor(batches / 2)]!;
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  for (const [clients, maxInstances] of [
-    [1, 1],
-    [32, 32],
-    [32, 4],
-  ] as const) {
-    const micros = await measurePoolOverheadMicros(clients, maxInstances);
-    console.log(`${clients} clients, ${maxInstances} instances: ${micros.toFixed(2)} µs a call`);
-  }
-}
+export const poolOverhead: Benchmark = {
+  name: 'pool-overhead',
+  method: `the pool alone: admission, guard, deadline, statistics of a warm call on an instance in memory; median of ${batches} batches`,
+  async run() {
+    const rows: Row[] = [];
+    for (const [clients, maxInstances] of [
+      [1, 1],
+      [32, 32],
+      [32, 4],
+    ] as const) {
+      const micros = await measurePoolOverheadMicros(clients, maxInstances);
+      rows.push({ what: `pool, ${clients} clients, ${maxInstances} instances`, unit: 'µs', count: batches, p50: micros });
+    }
+    return rows;
+  },
+};

@@ -1,0 +1,85 @@
+import { rowOf, type Benchmark, type Row } from './benchmark.ts';
+import { ECHO, startBenchDaemon } from './bench-daemon.ts';
+import { applyLoad, type Rig } from './load-rig.ts';
+import { startFunctionsFramework, startKoaEcho } from './peers.ts';
+import { medianOf } from './quantiles.ts';
+
+const BODY = '{"message":"hello","n":42}';
+const CONNECTIONS = 32;
+/** Servers take turns, so that a noisy minute hits all of them. */
+const ROUNDS = 3;
+
+interface Target {
+  readonly name: string;
+  readonly port: number;
+  readonly path: string;
+}
+
+async function withTargets<T>(
+  nodeOptions: string | undefined,
+  use: (targets: readonly Target[], scratch: string) => Promise<T>,
+): Promise<T> {
+  await using bench = await startBenchDaemon({ functions: { echo: ECHO }, entries: { echo: '{min_instances: 1}' }, nodeOptions });
+  await using koa = await startKoaEcho();
+  await using framework = await startFunctionsFramework();
+  return await use([{ name: 'gitfaas', port: bench.port, path: '/invoke/echo' }, koa, framework], bench.scratchDirectory);
+}
+
+export const warmCall: Benchmark = {
+  name: 'warm-call',
+  method: 'one client, keep-alive, closed loop from a process of its own (own rig); JSON in, the same JSON out',
+  async run({ isQuick, nodeOptions }) {
+    return await withTargets(nodeOptions, async (targets, scratch) => {
+      const rows: Row[] = [];
+      for (const { name, port, path } of targets) {
+        const order = { port, path, body: BODY, connections: 1, warmupMs: 1500, durationMs: isQuick ? 2000 : 5000 };
+        const { latencyMs } = await applyLoad('own', order, scratch);
+        rows.push(rowOf(`warm call, ${name}`, 'ms', latencyMs, name === 'gitfaas' ? { p50: 0.5 } : undefined));
+      }
+      return rows;
+    });
+  },
+};
+
+export const throughput: Benchmark = {
+  name: 'throughput',
+  method: `${CONNECTIONS} keep-alive connections, closed loop from a process of its own, ${ROUNDS} rounds in turn, the median round; the load shares the cores with the server`,
+  async run({ isQuick, rig, nodeOptions }) {
+    return await withTargets(nodeOptions, async (targets, scratch) => {
+      const perSecond = new Map<string, number[]>(targets.map(({ name }) => [name, []]));
+      const requests = new Map<string, number>();
+      for (let round = 0; round < (isQuick ? 1 : ROUNDS); round += 1) {
+        for (const { name, port, path } of targets) {
+          const warmupMs = round === 0 ? 2000 : 0;
+          const order = { port, path, body: BODY, connections: CONNECTIONS, warmupMs, durationMs: isQuick ? 2000 : 4000 };
+          const result = await applyLoad(rig, order, scratch);
+          perSecond.get(name)?.push(result.perSecond);
+          requests.set(name, (requests.get(name) ?? 0) + result.requests);
+        }
+      }
+      return rowsOf(rig, targets, perSecond, requests);
+    });
+  },
+};
+
+function rowsOf(
+  rig: Rig,
+  targets: readonly Target[],
+  perSecond: ReadonlyMap<string, readonly number[]>,
+  requests: ReadonlyMap<string, number>,
+): readonly Row[] {
+  const median = (name: string): number => medianOf(perSecond.get(name) ?? []);
+  const rows = targets.map(({ name }): Row => {
+    const level = name === 'gitfaas' ? { level: { p50: 15_000, isAtLeast: true } } : {};
+    return { what: `throughput (${rig}), ${name}`, unit: '/s', count: requests.get(name) ?? 0, p50: median(name), ...level };
+  });
+  const [ours, koa, framework] = targets as readonly [Target, Target, Target];
+  const ratio = (peer: Target, atLeast: number): Row => ({
+    what: `  gitfaas to ${peer.name}`,
+    unit: 'x',
+    count: perSecond.get(peer.name)?.length ?? 0,
+    p50: median(ours.name) / median(peer.name),
+    level: { p50: atLeast, isAtLeast: true },
+  });
+  return [...rows, ratio(koa, 0.75), ratio(framework, 2.5)];
+}
