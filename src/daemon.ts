@@ -13,6 +13,7 @@ import { Deployments } from './pool/deployments.ts';
 import { Pool } from './pool/pool.ts';
 import { policyOf } from './reconcile/activate.ts';
 import { describeFunction } from './reconcile/function-details.ts';
+import { startHousekeeping } from './reconcile/housekeeping.ts';
 import { Journal } from './reconcile/journal.ts';
 import { createPushHandler } from './reconcile/push.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
@@ -235,6 +236,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       ring: (reason) => reconciler.wake(reason),
       report: (watching) => reconciler.board.update({ watching }),
     }),
+  );
+  stack.use(
+    startHousekeeping({ store, deployments, objectDirectory, repositoryObjects: workspace.objectDirectory, clock, logger }),
   );
   const settled = watcher.start().then(async () => await reconciler.settle());
   // A pass that was asked for by a bell from now on compares on a timer, too.

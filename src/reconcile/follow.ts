@@ -1,3 +1,4 @@
+import { isFastForward } from '../repo/push/ref-rules.ts';
 import { follow } from '../repo/work-tree.ts';
 import type { Workspace } from '../repo/workspace.ts';
 import type { Journal } from './journal.ts';
@@ -21,7 +22,8 @@ export async function finishFollows(parts: FollowParts, options: { readonly isBo
   const { workspace, journal, access, stateDirectory } = parts;
   for (const intent of journal.follows) {
     const tip = await workspace.tip(intent.ref);
-    if (tip?.commit === intent.newCommit) {
+    // A tip beyond the new commit was moved by somebody else before we came: both steps are one for the work tree.
+    if (tip !== undefined && (tip.commit === intent.newCommit || (await contains(workspace, tip.commit, intent.newCommit)))) {
       const readBlob = (oid: string): Promise<Buffer> => access.reader.readBlob(oid);
       const oldTree = intent.oldCommit === undefined ? undefined : await treeOf(workspace, intent.oldCommit);
       await follow(workspace, oldTree, tip.tree, { readBlob, stateDirectory });
@@ -31,6 +33,11 @@ export async function finishFollows(parts: FollowParts, options: { readonly isBo
     }
     await journal.dropFollows((candidate) => candidate === intent);
   }
+}
+
+async function contains(workspace: Workspace, tip: string, commit: string): Promise<boolean> {
+  const known = await workspace.git.try(['cat-file', '-e', `${commit}^{commit}`]);
+  return known.code === 0 && (await isFastForward(workspace.git, commit, tip, {}));
 }
 
 /** OID of a commit's root tree. */

@@ -79,7 +79,9 @@ export class Reconciler {
    */
   async boot(): Promise<void> {
     await this.lock.run(async () => {
-      await finishFollows(this.#parts, { isBoot: true });
+      const { workspace, servedRef } = this.#parts;
+      // On another branch, or in the middle of a merge, the files on disk are not ours to move.
+      if ((await workspace.heldReason(servedRef)) === undefined) await finishFollows(this.#parts, { isBoot: true });
       const last = this.#parts.journal.applied;
       if (last === undefined) return;
       try {

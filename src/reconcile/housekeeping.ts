@@ -1,0 +1,47 @@
+import { readdir, rm, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Clock } from '../observability/clock.ts';
+import type { Logger } from '../observability/logger.ts';
+import type { Deployments } from '../pool/deployments.ts';
+import type { ContentStore } from '../repo/content-store.ts';
+import { sweepSnapshotObjects } from '../repo/snapshot.ts';
+
+const DAY_MS = 24 * 3_600_000;
+/** Content that no longer serves is kept for a while: going back to it costs nothing then. */
+const CONTENT_MAX_AGE_MS = 7 * DAY_MS;
+/** Each snapshot refreshes the time of every object it needs, and one is taken every half minute. */
+const SNAPSHOT_MAX_AGE_MS = 2 * DAY_MS;
+/** What a push left that was killed together with its git. No push takes a day. */
+const QUARANTINE_MAX_AGE_MS = DAY_MS;
+
+export interface HousekeepingParts {
+  readonly store: ContentStore;
+  readonly deployments: Deployments;
+  /** Objects of snapshots. */
+  readonly objectDirectory: string;
+  /** The repository's own objects. */
+  readonly repositoryObjects: string;
+  readonly clock: Clock;
+  readonly logger: Logger;
+}
+
+/** Removes old state once a day, first a minute after the start; a failure is logged and waits for the next day. */
+export function startHousekeeping(parts: HousekeepingParts): Disposable {
+  let cancel = parts.clock.schedule(60_000, run);
+  function run(): void {
+    cancel = parts.clock.schedule(DAY_MS, run);
+    sweepState(parts).catch((error: unknown) => parts.logger.warn({ error }, 'old state could not be removed'));
+  }
+  return { [Symbol.dispose]: () => cancel() };
+}
+
+async function sweepState({ store, deployments, objectDirectory, repositoryObjects }: HousekeepingParts): Promise<void> {
+  const serving = new Set(deployments.list().map(({ treeOid }) => treeOid));
+  await store.sweep(serving, { olderThanMs: CONTENT_MAX_AGE_MS });
+  await sweepSnapshotObjects(objectDirectory, SNAPSHOT_MAX_AGE_MS);
+  for (const name of await readdir(repositoryObjects)) {
+    if (!name.startsWith('tmp_objdir-')) continue;
+    const path = join(repositoryObjects, name);
+    if ((await stat(path)).mtimeMs < Date.now() - QUARANTINE_MAX_AGE_MS) await rm(path, { recursive: true, force: true });
+  }
+}
