@@ -14,6 +14,7 @@ import { join } from 'node:path';
 import type { Logger, FunctionLine } from '../../src/observability/logger.ts';
 import { systemClock } from '../../src/observability/clock.ts';
 import type { HandlerAnswer, Instance, Invocation, StartRequest } from '../../src/pool/instance.ts';
+import { startTicksOf } from '../../src/runtimes/process/process-identity.ts';
 import {
   createProcessRuntime,
   type ProcessRuntime,
@@ -135,10 +136,9 @@ export function processesWith(mark: string): number[] {
     .filter((name) => /^\d+$/.test(name))
     .filter((name) => {
       try {
-        return (
-          readFileSync(`/proc/${name}/cmdline`, 'utf8').includes(mark) &&
-          !/^State:\s+Z/m.test(readFileSync(`/proc/${name}/status`, 'utf8'))
-        );
+        const commandLine = readFileSync(`/proc/${name}/cmdline`, 'utf8');
+        // A test's own script names the mark, too.
+        return commandLine.includes(mark) && !commandLine.includes('RuntimeFixture') && startTicksOf(Number(name)) !== undefined;
       } catch {
         return false;
       }
