@@ -82,7 +82,7 @@ async function isCommit(git: Git, oid: string, environment: PushRequest['environ
  * Whether the history of `newOid` contains `oldOid`. The environment carries the quarantine, where the pushed objects still
  * are. What is no commit here is no ancestor: an old id may be a wrong claim of the pusher. Throws FaasError `git_failed`.
  */
-async function isFastForward(
+export async function isFastForward(
   git: Git,
   oldOid: string,
   newOid: string,
