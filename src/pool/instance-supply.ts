@@ -14,7 +14,8 @@ import type { FunctionStats } from './stats.ts';
 /*
  * Starts and stops the instances of a pool; knows calls only as a number that waits.
  *
- * staged    From birth. Only what calls and the check need is started, and nothing is stopped for being idle.
+ * staged    From birth. Only what calls and the check need is started; the check's instance stays when there is a minimum
+ *           and nobody else needs its place.
  *           Exits: active, draining.
  * active    `min_instances` and the TTL hold. Exit: draining.
  * draining  Instances start only for calls that still wait. What is idle is stopped. Exit: ended.
@@ -88,7 +89,6 @@ export class InstanceSupply {
   #phase: SupplyPhase = 'staged';
   #policy: PoolPolicy;
   #check: StartCheck | undefined;
-  #checkedInstance: GuardedInstance | undefined;
   #isNodeFull = false;
 
   constructor(options: InstanceSupplyOptions, demand: CallDemand) {
@@ -155,10 +155,6 @@ export class InstanceSupply {
   activate(): void {
     if (this.#phase !== 'staged') return;
     this.#phase = 'active';
-    const checked = this.#checkedInstance;
-    this.#checkedInstance = undefined;
-    const isUnused = checked?.state === 'ready' && checked.invocations === 0;
-    if (isUnused && this.#policy.minInstances === 0) void this.#retire(checked, 'surplus');
     this.scale();
   }
 
@@ -239,12 +235,14 @@ export class InstanceSupply {
     this.#options.stats.started(instance.coldMs);
     const { coldMs, phases } = instance;
     this.#options.onEvent({ kind: 'instance_started', ...this.#identify(instance), coldMs, phases: phases! });
-    if (this.#check?.instance === instance) {
-      this.#checkedInstance = instance;
-      this.#endCheck(undefined);
+    const wasCheck = this.#check?.instance === instance;
+    if (wasCheck) this.#endCheck(undefined);
+    // A revision may bring more functions than the node can hold instances: only a minimum keeps what was just a check.
+    if (wasCheck && this.#phase === 'staged' && this.#policy.minInstances === 0) void this.#retire(instance, 'surplus');
+    else {
+      this.instances.freed(instance);
+      this.#demand.slotFree(instance);
     }
-    this.instances.freed(instance);
-    this.#demand.slotFree(instance);
     this.scale();
   }
 
@@ -284,7 +282,6 @@ export class InstanceSupply {
   #gone(instance: GuardedInstance, error: FaasError): void {
     this.instances.delete(instance);
     if (this.#check?.instance === instance) this.#endCheck(error);
-    if (this.#checkedInstance === instance) this.#checkedInstance = undefined;
     this.#capacity.release();
     this.scale();
     this.#demand.instanceGone();
@@ -326,7 +323,6 @@ export class InstanceSupply {
 
   /** The least recently used idle instance, if the pool keeps its minimum without it. */
   #spare(): GuardedInstance | undefined {
-    if (this.#phase === 'staged') return undefined;
     const { idle, busy, starting } = this.instances.count();
     const minInstances = this.#phase === 'active' ? this.#policy.minInstances : 0;
     return idle.length + busy + starting > minInstances ? idle[0] : undefined;

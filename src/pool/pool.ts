@@ -125,17 +125,14 @@ export class Pool {
   }
 
   /**
-   * Starts one instance to see whether the version can serve, and keeps it. Rejects with the error of the start, or
-   * with `capacity` when the node has no place for it within `coldStartTimeoutMs`.
+   * Starts one instance to see whether the version can serve; it is kept for `min_instances` and stopped when that is 0.
+   * Rejects with the error of the start, or with `capacity` when the node has no place for it within `coldStartTimeoutMs`.
    */
   startCheck(): Promise<void> {
     return this.#supply.startCheck();
   }
 
-  /**
-   * The version is live: `min_instances` and the TTL hold from now on. An instance that was only a check is stopped when
-   * the minimum is 0.
-   */
+  /** The version is live: `min_instances` and the TTL hold from now on. */
   activate(): void {
     this.#supply.activate();
   }

@@ -121,3 +121,19 @@ test('a check on a full node waits for a place, and fails with capacity when non
   await clock.advance(10);
   await t.notThrowsAsync(again);
 });
+
+test('checks of more functions than the node has places for follow one another', async (t) => {
+  for (const minInstances of [0, 1]) {
+    const clock = new FakeClock();
+    const capacity = new Capacity(1);
+    const benches = Array.from({ length: 3 }, () => new PoolBench({ minInstances }, { clock, capacity }));
+    const checks = Promise.all(benches.map(({ pool }) => pool.startCheck()));
+    await clock.advance(30);
+    await t.notThrowsAsync(checks);
+    t.true(capacity.used <= 1);
+    t.deepEqual(
+      benches.map(({ runtime }) => runtime.starts),
+      [1, 1, 1],
+    );
+  }
+});
