@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
-import { START_ONLY_FIELDS, type ApiKey, type SystemConfig } from './config/spec.ts';
+import { START_ONLY_KEYS, type ApiKey, type SystemConfig } from './config/spec.ts';
 import type { ConfigFlags } from './config/resolve.ts';
 import { FaasError } from './errors.ts';
 import { Gateway } from './gateway/server.ts';
@@ -159,7 +159,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       const { tree } = await takeSnapshot(workspace, snapshotOptions);
       return { tree, dirtyPaths: await dirtyPaths(workspace, tipTree, tree, snapshotOptions) };
     },
-    restartNeededFor: (revision) => START_ONLY_FIELDS.filter((field) => revision.system[field] !== system[field]),
+    restartNeededFor: (revision) =>
+      Object.entries(START_ONLY_KEYS).flatMap(([key, field]) => (revision.system[field] === system[field] ? [] : [key])),
     onActivate(revision: Revision) {
       applied = revision.system;
       keys = revision.keys;

@@ -98,14 +98,15 @@ export interface SystemConfig {
   readonly maxBodyBytes: number;
 }
 
-export const START_ONLY_FIELDS = [
-  'host',
-  'port',
-  'functionStoragePath',
-  'processIsolationLevel',
-  'containerRuntime',
-  'containersDisabled',
-] as const satisfies readonly (keyof SystemConfig)[];
+/** By their names in the file, which is what a user is told. */
+export const START_ONLY_KEYS = {
+  host: 'host',
+  api_gateway_port: 'port',
+  function_storage_path: 'functionStoragePath',
+  process_isolation_level: 'processIsolationLevel',
+  container_runtime: 'containerRuntime',
+  disable_container: 'containersDisabled',
+} as const satisfies Record<string, keyof SystemConfig>;
 
 export interface GitConfig {
   /** Full ref of the served branch, or undefined: the branch that HEAD names at the start. */

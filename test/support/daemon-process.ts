@@ -33,6 +33,8 @@ export interface DaemonProcessOptions {
   /** Program and arguments in front of node, such as `setpriv`. */
   readonly wrapper?: readonly string[];
   readonly main?: string;
+  /** True: the port comes from the configuration file instead of `--port 0`. */
+  readonly portFromFile?: boolean;
 }
 
 /** Starts the real program on a workspace and port 0, waits for its banner, and ends it with the test. */
@@ -57,8 +59,7 @@ export async function launchDaemonProcess(workspace: string, options: DaemonProc
     options.main ?? MAIN,
     '--workspace',
     workspace,
-    '--port',
-    '0',
+    ...(options.portFromFile === true ? [] : ['--port', '0']),
     ...(options.args ?? []),
   ];
   const child = spawn(program, args, {
