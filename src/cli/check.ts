@@ -31,7 +31,8 @@ export async function check(options: WorkspaceOptions, io: CommandIo): Promise<n
       io.stderr(`gitfaas: ${problems.length} problem${problems.length === 1 ? '' : 's'}\n`);
       return 1;
     }
-    io.stdout(`valid: ${revision?.functions.size ?? 0} functions\n`);
+    const count = revision?.functions.size ?? 0;
+    io.stdout(`valid: ${count} function${count === 1 ? '' : 's'}\n`);
     return 0;
   } finally {
     await rm(objectDirectory, { recursive: true, force: true });
