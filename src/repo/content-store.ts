@@ -196,6 +196,8 @@ export class ContentStore {
 export async function openContentStore(storeRoot: string, options: ContentStoreOptions): Promise<ContentStore> {
   await mkdir(storeRoot, { recursive: true, mode: 0o755 });
   const root = await realpath(storeRoot);
+  // Not by mkdir: under a strict umask functions, which have other uids, could not read their code.
+  await chmod(root, 0o755);
   for (const name of await readdir(root)) {
     if (name.startsWith('tmp-')) await rm(join(root, name), { recursive: true, force: true });
   }
