@@ -159,8 +159,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       const { tree } = await takeSnapshot(workspace, snapshotOptions);
       return { tree, dirtyPaths: await dirtyPaths(workspace, tipTree, tree, snapshotOptions) };
     },
-    restartNeededFor: (revision) =>
-      Object.entries(START_ONLY_KEYS).flatMap(([key, field]) => (revision.system[field] === system[field] ? [] : [key])),
+    restartNeededFor: (revision) => [
+      ...Object.entries(START_ONLY_KEYS).flatMap(([key, field]) => (revision.system[field] === system[field] ? [] : [key])),
+      ...(revision.git.branchRef === start.config.git.branchRef ? [] : ['git.branch']),
+    ],
     onActivate(revision: Revision) {
       applied = revision.system;
       keys = revision.keys;

@@ -117,6 +117,7 @@ export class Reconciler {
       this.#retryLater(toFaasError(thrown));
     }
     this.board.update({ lastPassMs: this.#parts.clock.nowMs() });
+    if (!this.#isRunning) this.#setTimer();
   }
 
   /** Ends after the pass under way; resolves when every replaced version has drained. */
@@ -261,6 +262,5 @@ export class Reconciler {
       { code: error.code, detail: error.detail, error: error.cause, retryInMs: isInvalid ? undefined : delayMs },
       'reconciling failed',
     );
-    if (!this.#isRunning) this.#setTimer();
   }
 }

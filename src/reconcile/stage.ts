@@ -23,6 +23,8 @@ interface StagedPool {
   readonly pool: Pool;
   /** Resolves once the start check passed; rejects with its error. */
   readonly checked: Promise<void>;
+  /** Stagings under way that need it. Its time runs out only while there are none: a large revision takes its time. */
+  holds: number;
   cancelExpiry: () => void;
 }
 
@@ -54,17 +56,25 @@ export class Stager {
   ): Promise<Problem[]> {
     const waiting = [...revision.functions.values()].filter((declared) => !this.#parts.isLive(declared));
     const problems: Problem[] = [];
+    const held = new Map<string, StagedPool>();
     const runNext = async (): Promise<void> => {
       for (let declared = waiting.shift(); declared !== undefined; declared = waiting.shift()) {
         if (options.check) options.progress?.(declared.name);
         try {
-          await this.#stageOne(declared, validation, access, options.check);
+          await this.#stageOne(declared, validation, access, options.check, held);
         } catch (thrown) {
-          problems.push(startProblem(declared, toFaasError(thrown)));
+          const error = toFaasError(thrown);
+          if (!isAboutCode(error)) {
+            waiting.length = 0;
+            throw error;
+          }
+          problems.push(startProblem(declared, error));
         }
       }
     };
-    await Promise.all(Array.from({ length: PARALLEL_CHECKS }, runNext));
+    const ends = await Promise.allSettled(Array.from({ length: PARALLEL_CHECKS }, runNext));
+    for (const [key, entry] of held) this.#release(key, entry);
+    for (const end of ends) if (end.status === 'rejected') throw end.reason;
     return problems;
   }
 
@@ -83,25 +93,23 @@ export class Stager {
     for (const key of this.#staged.keys()) this.#abandon(key);
   }
 
-  async #stageOne(declared: DeclaredFunction, validation: Validation, access: TreeAccess, check: boolean): Promise<void> {
+  async #stageOne(
+    declared: DeclaredFunction,
+    validation: Validation,
+    access: TreeAccess,
+    check: boolean,
+    held: Map<string, StagedPool>,
+  ): Promise<void> {
     const key = stagedKey(declared);
-    const present = this.#staged.get(key);
-    if (present !== undefined) {
-      this.#renewExpiry(key, present);
-      await present.checked;
-      return;
+    if (!this.#staged.has(key)) {
+      const codeDirectory = await this.#parts.materialise(declared, validation, access);
+      // Another staging may have made the same pool while this one wrote files.
+      if (!this.#staged.has(key)) this.#staged.set(key, this.#makeEntry(declared, codeDirectory, check));
     }
-    const codeDirectory = await this.#parts.materialise(declared, validation, access);
-    // Another pass may have staged the same version while this one wrote files.
-    const winner = this.#staged.get(key);
-    if (winner !== undefined) {
-      await winner.checked;
-      return;
-    }
-    const pool = this.#parts.makePool(declared, codeDirectory);
-    const entry: StagedPool = { pool, checked: check ? pool.startCheck() : Promise.resolve(), cancelExpiry: () => {} };
-    this.#staged.set(key, entry);
-    this.#renewExpiry(key, entry);
+    const entry = this.#staged.get(key) as StagedPool;
+    entry.cancelExpiry();
+    entry.holds += 1;
+    held.set(key, entry);
     try {
       await entry.checked;
     } catch (thrown) {
@@ -110,8 +118,14 @@ export class Stager {
     }
   }
 
-  #renewExpiry(key: string, entry: StagedPool): void {
-    entry.cancelExpiry();
+  #makeEntry(declared: DeclaredFunction, codeDirectory: string, check: boolean): StagedPool {
+    const pool = this.#parts.makePool(declared, codeDirectory);
+    return { pool, checked: check ? pool.startCheck() : Promise.resolve(), holds: 0, cancelExpiry: () => {} };
+  }
+
+  #release(key: string, entry: StagedPool): void {
+    entry.holds -= 1;
+    if (entry.holds > 0 || this.#staged.get(key) !== entry) return;
     entry.cancelExpiry = this.#parts.clock.schedule(UNCLAIMED_MS, () => this.#abandon(key));
   }
 
@@ -128,9 +142,13 @@ function stagedKey(declared: DeclaredFunction): string {
   return `${declared.name}@${declared.version}`;
 }
 
-/** A start that failed because of the code is a problem at its file and line; everything else concerns the host and is thrown on. */
+/** Everything else concerns the host and is thrown on. */
+function isAboutCode(error: FaasError): boolean {
+  return error.code === 'init_failed' || error.code === 'oom' || error.code === 'crash';
+}
+
+/** A start that failed because of the code, at its file and line. */
 function startProblem(declared: DeclaredFunction, error: FaasError): Problem {
-  if (error.code !== 'init_failed' && error.code !== 'oom' && error.code !== 'crash') throw error;
   const { file, line } = error.context;
   return {
     file: typeof file === 'string' && file !== '' ? `functions/${declared.name}/${file}` : declared.handlerFile,
