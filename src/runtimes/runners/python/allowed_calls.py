@@ -1,5 +1,7 @@
 """The system calls a function may make, as data; `seccomp.py` compiles it. What is not here fails with EPERM.
 
+Not here although harmless to who calls them: `sync` and `syncfs`, which write back the whole host's files.
+
 Does not block: what the listed calls do inside the namespaces (signals to own processes, sockets of the network
 namespace in force, files of the private root), and bugs of the kernel behind listed calls.
 """
@@ -28,8 +30,8 @@ faccessat faccessat2 fadvise64 fallocate fchdir fchmod fchmodat fchmodat2 fchown
 flistxattr flock fork fremovexattr fsetxattr fstat fstatfs fsync ftruncate futex futex_requeue futex_wait futex_waitv
 futex_wake futimesat get_robust_list getcpu getcwd getdents getdents64 getegid geteuid getgid getgroups getitimer
 getpeername getpgid getpgrp getpid getppid getpriority getrandom getresgid getresuid getrlimit getrusage getsid
-getsockname getsockopt gettid gettimeofday getuid getxattr inotify_add_watch inotify_init inotify_init1
-inotify_rm_watch ioprio_get kill lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek lsetxattr
+getsockname getsockopt gettid gettimeofday getuid getxattr ioprio_get
+kill lchown lgetxattr link linkat listen listxattr llistxattr lremovexattr lseek lsetxattr
 lstat madvise map_shadow_stack membarrier memfd_create mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap
 mprotect mremap mseal msync munlock munlockall munmap nanosleep newfstatat open openat openat2 pause pidfd_open
 pidfd_send_signal pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll pread64 preadv preadv2 prlimit64 pselect6
@@ -39,14 +41,16 @@ rt_sigsuspend rt_sigtimedwait rt_tgsigqueueinfo sched_get_priority_max sched_get
 sched_getattr sched_getparam sched_getscheduler sched_rr_get_interval sched_setaffinity sched_setattr sched_setparam
 sched_setscheduler sched_yield select sendfile sendmmsg sendmsg sendto set_robust_list set_tid_address setfsgid
 setfsuid setgid setgroups setitimer setpgid setpriority setregid setresgid setresuid setreuid setrlimit setsid
-setsockopt setuid setxattr shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat sync
-sync_file_range syncfs sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_settime
+setsockopt setuid setxattr shutdown sigaltstack signalfd signalfd4 splice stat statfs statx symlink symlinkat
+sync_file_range sysinfo tee tgkill time timer_create timer_delete timer_getoverrun timer_gettime timer_settime
 timerfd_create timerfd_gettime timerfd_settime times tkill truncate umask uname unlink unlinkat utime utimensat utimes
 vfork vmsplice wait4 waitid write writev
 """.split()
 
 #: Callers of these fall back on ENOSYS, and not on EPERM. clone3 keeps its flags in memory, where no filter can look.
-ABSENT: List[str] = ["clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"]
+#: inotify: the kernel counts it against whoever made the user namespace, so one function could use up what the daemon and
+#: all of the host's root have.
+ABSENT: List[str] = ["clone3", "io_uring_setup", "io_uring_enter", "io_uring_register", "inotify_init", "inotify_init1"]
 
 _IOCTLS: Tuple[int, ...] = (
     0x5401, 0x5402, 0x5403, 0x5404, 0x5405, 0x540B,  # TCGETS, TCSETS, TCSETSW, TCSETSF, TCGETA, TCFLSH
@@ -63,13 +67,17 @@ _PRCTLS: Tuple[int, ...] = (
     36, 37, 38, 39, 40, 41, 42, 0x53564D41,  # CHILD_SUBREAPER, NO_NEW_PRIVS, GET_TID_ADDRESS, THP_DISABLE, SET_VMA
 )
 
-_TYPES = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+# Only TCP and UDP: asked for another protocol, the kernel loads the module for it.
 _SOCKETS: List[Tuple[Argument, ...]] = [
-    (Argument(0, WORD, family), Argument(1, _SOCKET_TYPE, kind))
-    for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
-    for kind in _TYPES
+    (Argument(0, WORD, family), Argument(1, _SOCKET_TYPE, kind), Argument(2, WORD, protocol))
+    for family in (socket.AF_INET, socket.AF_INET6)
+    for kind, protocols in ((socket.SOCK_STREAM, (0, socket.IPPROTO_TCP)), (socket.SOCK_DGRAM, (0, socket.IPPROTO_UDP)))
+    for protocol in protocols
 ]
-_SOCKETS.append((Argument(0, WORD, socket.AF_UNIX), Argument(1, _SOCKET_TYPE, socket.SOCK_SEQPACKET)))
+_SOCKETS += [
+    (Argument(0, WORD, socket.AF_UNIX), Argument(1, _SOCKET_TYPE, kind))
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET)
+]
 # NETLINK_ROUTE: getaddrinfo asks it for the addresses of the host, with SOCK_RAW.
 _SOCKETS += [(Argument(0, WORD, socket.AF_NETLINK), Argument(1, _SOCKET_TYPE, kind), Argument(2, WORD, 0)) for kind in (2, 3)]
 

@@ -38,7 +38,8 @@ def limits(sandbox: Sandbox) -> None:
     _limit(resource.RLIMIT_NOFILE, 4096, soft=1024)
     _limit(resource.RLIMIT_MEMLOCK, 1 << 20)
     _limit(resource.RLIMIT_MSGQUEUE, 0)
-    _limit(resource.RLIMIT_SIGPENDING, 1024)
+    # Counted against the daemon's user as well, for all instances together.
+    _limit(resource.RLIMIT_SIGPENDING, 64)
     if not sandbox.is_isolated:
         return
     _limit(resource.RLIMIT_FSIZE, max(function.tmp_bytes, 1 << 20))
