@@ -41,7 +41,10 @@ export async function describeFunction(
   if (!options.withValues && typeof config['environment'] === 'object' && config['environment'] !== null) {
     config['environment'] = Object.fromEntries(Object.keys(config['environment']).map((key) => [key, null]));
   }
-  const isEdited = reconciler.board.current.dirtyPaths.some((path) => path.startsWith(prefix) || !path.startsWith('functions/'));
+  const { dirtyPaths, refusedEdits } = reconciler.board.current;
+  // With refused edits it is the tip itself that serves.
+  const isEdited =
+    refusedEdits.length === 0 && dirtyPaths.some((path) => path.startsWith(prefix) || !path.startsWith('functions/'));
   return {
     files,
     config,

@@ -158,25 +158,21 @@ export class Reconciler {
     }
     await finishFollows(this.#parts, { isBoot: false });
     const tip = await workspace.tip(servedRef);
-    const seen = await snapshot(tip?.tree);
-    const desired: RevisionName = { tree: seen.tree, commit: tip?.commit };
+    const seen = await snapshot(tip?.tree).catch(unfitEdits);
+    const desired: RevisionName | undefined = seen.tree === undefined ? undefined : { tree: seen.tree, commit: tip?.commit };
     this.board.update({ desired, dirty: seen.dirtyPaths.length > 0, dirtyPaths: seen.dirtyPaths, nextRetryAtMs: undefined });
 
-    const problems = await this.#apply(desired.tree, desired.commit, { isBoot: false });
+    const problems = seen.tree === undefined ? seen.problems : await this.#apply(seen.tree, tip?.commit, { isBoot: false });
     if (problems.length === 0) {
       this.board.update({ state: 'applied', problems: [], refusedEdits: [], message: 'what runs is what the workspace says' });
       return;
     }
-    const isTipNews =
-      tip !== undefined &&
-      tip.tree !== desired.tree &&
-      this.revision?.tree !== tip.tree &&
-      journal.applied?.commit !== tip.commit;
+    const isTipNews = tip !== undefined && tip.tree !== seen.tree && journal.applied?.commit !== tip.commit;
     const tipProblems = isTipNews ? await this.#apply(tip.tree, tip.commit, { isBoot: false }) : problems;
-    const isTipServing = tip !== undefined && this.revision?.tree === tip.tree && tip.tree !== desired.tree;
+    const isTipServing = tip !== undefined && this.revision?.tree === tip.tree && tip.tree !== seen.tree;
     if (isTipServing) {
       this.board.update({
-        state: 'applied',
+        state: 'rejected',
         problems,
         refusedEdits: seen.dirtyPaths,
         message: 'the tip of the branch serves without the uncommitted edits, which are not valid',
@@ -189,7 +185,7 @@ export class Reconciler {
         message: 'the workspace is not valid; the last good revision serves',
       });
     }
-    this.#parts.logger.warn({ tree: desired.tree, problems: problems.length }, 'revision refused');
+    this.#parts.logger.warn({ tree: seen.tree, problems: problems.length }, 'revision refused');
   }
 
   /** Makes one tree the one that serves, or returns why not. Rejects when the host and not the tree is at fault. */
@@ -251,16 +247,22 @@ export class Reconciler {
   #retryLater(error: FaasError): void {
     const delayMs = backoffMs(this.#failures, Math.random());
     this.#failures += 1;
-    const isInvalid = error.code === 'invalid_revision';
     this.board.update({
-      state: isInvalid ? 'rejected' : 'retrying',
+      state: 'retrying',
       problems: error.problems,
       message: `${error.detail} ${error.fix}`,
-      nextRetryAtMs: isInvalid ? undefined : this.#parts.clock.nowMs() + delayMs,
+      nextRetryAtMs: this.#parts.clock.nowMs() + delayMs,
     });
     this.#parts.logger.warn(
-      { code: error.code, detail: error.detail, error: error.cause, retryInMs: isInvalid ? undefined : delayMs },
+      { code: error.code, detail: error.detail, error: error.cause, retryInMs: delayMs },
       'reconciling failed',
     );
   }
+}
+
+/** Edits that cannot even become a tree: a nested repository, a file beyond the limits, one that may not be read. */
+function unfitEdits(thrown: unknown): { tree: undefined; dirtyPaths: readonly string[]; problems: readonly Problem[] } {
+  const error = toFaasError(thrown);
+  if (error.code !== 'invalid_revision') throw error;
+  return { tree: undefined, dirtyPaths: error.problems.map(({ file }) => file), problems: error.problems };
 }

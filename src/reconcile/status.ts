@@ -3,7 +3,8 @@ import type { Problem } from '../errors.ts';
 export const SYNC_STATES = ['starting', 'applied', 'reconciling', 'rejected', 'retrying', 'held'] as const;
 /**
  * starting: nothing serves yet. applied: what runs is what the workspace says. reconciling: a pass is under way.
- * rejected: the workspace is invalid, the last good revision serves, nothing is tried again until it changes.
+ * rejected: the workspace is invalid, the last good revision serves (the tip itself, when `refusedEdits` are what is
+ * invalid), nothing is tried again until it changes.
  * retrying: something of ours failed (disk, git), tried again with backoff. held: HEAD is elsewhere or a merge is in progress.
  */
 export type SyncState = (typeof SYNC_STATES)[number];
@@ -86,7 +87,7 @@ export class StatusBoard {
 
   /** Conditions are derived from the rest, so they cannot disagree with it; only `sinceMs` is remembered. */
   #conditions(next: SyncStatus): Condition[] {
-    const isReady = next.state === 'applied' && next.refusedEdits.length === 0;
+    const isReady = next.state === 'applied';
     const rows: Omit<Condition, 'sinceMs'>[] = [
       { type: 'Ready', status: isReady, reason: isReady ? 'Applied' : reasonOf(next), message: next.message },
       {

@@ -72,7 +72,14 @@ export class Validator {
   async #judge(tree: string, access: TreeAccess): Promise<Validation> {
     const { workspace, configFile, configInputs } = this.#parts;
     const options = access.environment === undefined ? {} : { environment: access.environment };
-    const entries = await listTree(workspace.git, tree, { ...options, paths: [FUNCTIONS_DIRECTORY, configFile] });
+    let entries: readonly TreeEntry[];
+    try {
+      entries = await listTree(workspace.git, tree, { ...options, paths: [FUNCTIONS_DIRECTORY, configFile] });
+    } catch (thrown) {
+      // Too much to list; whatever else is wrong with it can wait.
+      if (!(thrown instanceof FaasError) || thrown.code !== 'invalid_revision') throw thrown;
+      return { tree, entries: [], configText: '', revision: undefined, problems: thrown.problems };
+    }
     const problems: Problem[] = [...(await inspectTree(entries, { configFile, readBlob: (oid) => access.reader.readBlob(oid) }))];
 
     const configEntry = entries.find((entry) => entry.path === configFile);
