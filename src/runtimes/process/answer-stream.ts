@@ -17,6 +17,8 @@ export class AnswerStream extends Readable {
   readonly #owner: AnswerStreamOwner;
   #isComplete = false;
   #error: Error | undefined;
+  /** What came in one turn of the event loop. */
+  #pieces: Buffer[] = [];
 
   constructor(owner: AnswerStreamOwner) {
     super({ highWaterMark: 256 * 1024 });
@@ -25,20 +27,31 @@ export class AnswerStream extends Readable {
     this.on('error', () => {});
   }
 
-  /** ANSWER_CHUNK. */
+  /** ANSWER_CHUNK. Pieces that came together go on as one: a flood of single bytes would hold up everybody's calls. */
   feed(chunk: Buffer): void {
-    if (!this.destroyed && !this.push(chunk)) this.#owner.full(this);
+    if (this.destroyed) return;
+    this.#pieces.push(chunk);
+    if (this.#pieces.length === 1) queueMicrotask(() => this.#flush());
+  }
+
+  #flush(): void {
+    const [first, ...others] = this.#pieces;
+    if (first === undefined || this.destroyed) return;
+    this.#pieces = [];
+    if (!this.push(others.length === 0 ? first : Buffer.concat([first, ...others]))) this.#owner.full(this);
   }
 
   /** ANSWER_END. */
   complete(): void {
     this.#isComplete = true;
+    this.#flush();
     this.push(null);
   }
 
   /** The answer breaks off: the reader gets what came, then the error. */
   breakOff(error: Error): void {
     this.#isComplete = true;
+    this.#flush();
     this.#error = error;
     this.#breakWhenEmpty(error);
   }

@@ -16,10 +16,11 @@ export interface AnswerHead {
 }
 
 /**
- * The head of an answer. Throws ProtocolError when it is of another shape, FaasError `bad_response` when the status is
- * none of 200 to 599 or a header would not be HTTP.
+ * The head of an answer to a call that was sent `elapsedMs` ago; the instance's own word on the time is believed up to
+ * that. Throws ProtocolError when it is of another shape, FaasError `bad_response` when the status is none of 200 to 599
+ * or a header would not be HTTP.
  */
-export function readAnswerHead(meta: Record<string, unknown>): AnswerHead {
+export function readAnswerHead(meta: Record<string, unknown>, elapsedMs: number): AnswerHead {
   const { status, headers, exec_us: execUs } = meta;
   if (typeof status !== 'number' || !Array.isArray(headers) || typeof execUs !== 'number')
     throw new ProtocolError('sent an answer without status, headers or time');
@@ -40,11 +41,14 @@ export function readAnswerHead(meta: Record<string, unknown>): AnswerHead {
         detail: `The value of the handler's header ${name} holds a character that HTTP does not allow.`,
       });
   }
-  return { status, headers: headers as string[], execMs: Math.max(0, execUs) / 1000 };
+  return { status, headers: headers as string[], execMs: Math.max(0, Math.min(execUs / 1000, elapsedMs)) };
 }
 
-/** What CALL_FAILED stands for: an answer of the function's own (it was sent no JSON), or the error to reject with. */
-export function readFailure(facts: Record<string, unknown>): HandlerAnswer | FaasError {
+/**
+ * What CALL_FAILED stands for: an answer of the function's own (it was sent no JSON), the error to reject with, or
+ * undefined when the handler raised.
+ */
+export function readFailure(facts: Record<string, unknown>): HandlerAnswer | FaasError | undefined {
   const detail = printable(typeof facts['detail'] === 'string' ? facts['detail'] : '');
   switch (facts['reason']) {
     case 'bad_request':
@@ -57,17 +61,17 @@ export function readFailure(facts: Record<string, unknown>): HandlerAnswer | Faa
     case 'bad_response':
       return new FaasError('bad_response', { detail: `The handler's answer cannot be sent: ${detail}.` });
     case 'handler_error':
-      return handlerError(facts, 'The handler raised');
+      return undefined;
     default:
       throw new ProtocolError('sent a failure without a known reason');
   }
 }
 
-/** `handler_error` with the exception's type in the detail; message and traceback only in the context, for logs and debug. */
-export function handlerError(facts: Record<string, unknown>, what: string): FaasError {
+/** `handler_error` with the exception's type in the detail; message and traceback, which a caller can read, only for debug. */
+export function handlerError(facts: Record<string, unknown>, what: string, debug: boolean): FaasError {
   const exception = printable(String(facts['exception'] ?? 'an exception')).slice(0, 200);
   return new FaasError('handler_error', {
     detail: `${what} ${exception}.`,
-    context: { exception, message: facts['detail'], traceback: facts['traceback'] },
+    context: debug ? { exception, message: facts['detail'], traceback: facts['traceback'] } : {},
   });
 }

@@ -8,7 +8,7 @@ import type { Cgroup, CgroupDriver } from './cgroups/cgroup.ts';
 import { Channel } from './channel.ts';
 import type { ChannelServer } from './channel-server.ts';
 import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
-import { readLines } from './log-lines.ts';
+import { readLines, type LineTaker } from './log-lines.ts';
 import { startTicksOf } from './process-identity.ts';
 import type { UidSlots } from './uid-slots.ts';
 
@@ -58,7 +58,7 @@ export class PreparedInstance {
   readonly #removed = Promise.withResolvers<void>();
   readonly #channelClosed = Promise.withResolvers<void>();
   readonly #forget: () => void;
-  #onLine: (text: string) => void;
+  #lineTaker: LineTaker;
   #channel: Channel | undefined;
   #logs: Socket | undefined;
   #pid: number | undefined;
@@ -95,7 +95,13 @@ export class PreparedInstance {
     this.removed = this.#removed.promise;
     this.#parts = parts;
     this.#launcher = launcher;
-    this.#onLine = (text) => parts.logger.debug({ instance: this.id, text }, 'A prepared instance printed something');
+    this.#lineTaker = {
+      line: (text) => {
+        parts.logger.debug({ instance: this.id, text }, 'A prepared instance printed something');
+        return true;
+      },
+      skipped: () => {},
+    };
     this.group = parts.cgroups.make(this.id);
     this.#uid = parts.uids.take();
     const token = randomBytes(16).toString('hex');
@@ -136,8 +142,8 @@ export class PreparedInstance {
   }
 
   /** Where its raw output goes from now on. */
-  readLogs(onLine: (text: string) => void): void {
-    this.#onLine = onLine;
+  readLogs(taker: LineTaker): void {
+    this.#lineTaker = taker;
   }
 
   /** SIGKILL to all of it, in any state, any number of times. Resolves once no process is left. */
@@ -180,7 +186,10 @@ export class PreparedInstance {
 
   #takeLogs(socket: Socket, rest: Buffer): void {
     this.#logs = socket;
-    readLines(socket, rest, (text) => this.#onLine(text));
+    readLines(socket, rest, this.#parts.clock, {
+      line: (text) => this.#lineTaker.line(text),
+      skipped: (count) => this.#lineTaker.skipped(count),
+    });
   }
 
   /** Nobody waits for the tree any more: kill what is left of it, and watch it go. */

@@ -21,6 +21,9 @@ import { readProcessUsage } from './process-usage.ts';
 
 /** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
 const CHANNEL_LOST_MS = 200;
+/** Our runner keeps to the allowed rate of lines by itself; who sends so many beyond it only wants to keep the daemon busy. */
+const LOG_FRAMES_TOO_MANY_MAX = 10_000;
+const TRACEBACK_LINES_MAX = 200;
 
 export interface SpecialisationParts {
   readonly clock: Clock;
@@ -34,6 +37,7 @@ export interface SpecialisationParts {
 
 interface PendingCall {
   readonly callId: string;
+  readonly sentMs: number;
   readonly resolve: (answer: HandlerAnswer) => void;
   readonly reject: (error: FaasError) => void;
   stream: AnswerStream | undefined;
@@ -60,6 +64,8 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   readonly #full = new Set<AnswerStream>();
   #isReady = false;
   #callCount = 0;
+  /** Log frames since the last one that was let through. */
+  #linesTooMany = 0;
   #cause: InstanceExit | undefined;
 
   /**
@@ -96,7 +102,10 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     this.#parts = parts;
     const { functionName, version } = request;
     this.#gate = new LineGate(parts.clock, (line) => parts.onLog({ functionName, version, instanceId: this.id, ...line }));
-    prepared.readLogs((text) => this.#gate.pass({ stream: 'stdout', text, callId: this.#onlyCallId() }));
+    prepared.readLogs({
+      line: (text) => this.#gate.pass({ stream: 'stdout', text, callId: this.#onlyCallId() }),
+      skipped: (count) => this.#gate.skip(count),
+    });
     this.#channel.listen({
       frame: (type, call, payload) => this.#hear(type, call, payload),
       broken: (error) => this.#broke(error),
@@ -164,7 +173,13 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       invocation.body,
     );
     return new Promise((resolve, reject) => {
-      this.#pending.set(call, { callId: invocation.callId, resolve, reject, stream: undefined });
+      this.#pending.set(call, {
+        callId: invocation.callId,
+        sentMs: this.#parts.clock.nowMs(),
+        resolve,
+        reject,
+        stream: undefined,
+      });
       this.#channel.write(frame);
     });
   }
@@ -232,13 +247,14 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     if (stream === undefined) {
       this.#answeredFirst(type, pending, call, payload);
     } else if (type === FRAME.ANSWER_CHUNK) {
+      if (payload.length === 0) throw new ProtocolError('sent an empty piece of an answer');
       stream.feed(payload);
     } else if (type === FRAME.ANSWER_END) {
       this.#pending.delete(call);
       stream.complete();
     } else if (type === FRAME.ANSWER_ABORT) {
       this.#pending.delete(call);
-      stream.breakOff(handlerError(decodeJson(payload), 'The answer broke off: the handler raised'));
+      stream.breakOff(this.#failed(pending, decodeJson(payload), 'The answer broke off: the handler raised'));
     } else {
       throw new ProtocolError(`sent a frame of type ${type} in the middle of an answer`);
     }
@@ -247,21 +263,26 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   #answeredFirst(type: FrameType, pending: PendingCall, call: number, payload: Buffer): void {
     if (type === FRAME.ANSWER) {
       const { meta, body } = decodeMeta(payload);
-      const head = readAnswerHead(meta);
+      const head = readAnswerHead(meta, this.#elapsedMs(pending));
       this.#pending.delete(call);
       pending.resolve({ status: head.status, headers: head.headers, execMs: head.execMs, body });
     } else if (type === FRAME.ANSWER_HEAD) {
-      const head = readAnswerHead(decodeJson(payload));
+      const head = readAnswerHead(decodeJson(payload), this.#elapsedMs(pending));
       pending.stream = new AnswerStream(this);
       pending.resolve({ ...head, body: pending.stream });
     } else if (type === FRAME.CALL_FAILED) {
-      const failure = readFailure(decodeJson(payload));
+      const facts = decodeJson(payload);
+      const failure = readFailure(facts) ?? this.#failed(pending, facts, 'The handler raised');
       this.#pending.delete(call);
       if (failure instanceof FaasError) pending.reject(failure);
       else pending.resolve(failure);
     } else {
       throw new ProtocolError(`sent a frame of type ${type} that does not begin an answer`);
     }
+  }
+
+  #elapsedMs(pending: PendingCall): number {
+    return this.#parts.clock.nowMs() - pending.sentMs;
   }
 
   full(stream: AnswerStream): void {
@@ -281,7 +302,17 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     const { stream, text } = decodeJson(payload);
     if ((stream !== 'stdout' && stream !== 'stderr') || typeof text !== 'string')
       throw new ProtocolError('sent a log line of another shape');
-    this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.callId });
+    if (this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.callId })) this.#linesTooMany = 0;
+    else if (++this.#linesTooMany > LOG_FRAMES_TOO_MANY_MAX) throw new ProtocolError('sent log lines without end');
+  }
+
+  /** The handler's exception belongs to the function's log, for its author; a caller is only told its type. */
+  #failed(pending: PendingCall, facts: Record<string, unknown>, what: string): FaasError {
+    const { traceback, detail } = facts;
+    const text = typeof traceback === 'string' ? traceback : typeof detail === 'string' ? detail : '';
+    for (const line of text.trimEnd().split('\n', TRACEBACK_LINES_MAX))
+      this.#gate.pass({ stream: 'stderr', text: cutLine(line), callId: pending.callId });
+    return handlerError(facts, what, this.#parts.debug);
   }
 
   /** Raw output has no call number: it belongs to the call that runs, when there is exactly one. */
