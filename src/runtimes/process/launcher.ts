@@ -15,6 +15,7 @@ const PYTHON_FLAGS = ['-I', '-S', '-B', '-X', 'utf8'] as const;
 const EVENT_LIMITS = new Map<number, number>([[FRAME.EVENT, MAX_JSON_BYTES]]);
 const HELLO_DEADLINE_MS = 15_000;
 const LEAVE_DEADLINE_MS = 3000;
+const DETAIL_MAX_CHARACTERS = 2000;
 
 export interface LauncherOptions {
   /** Absolute path of the interpreter. */
@@ -208,8 +209,9 @@ export class Launcher {
 
 /** `isolation_unavailable` for a step of the sandbox that failed: SANDBOX_FAILED or a `failed` event. */
 export function stepError(facts: Record<string, unknown>): FaasError {
-  const step = String(facts['step']);
-  const detail = printable(String(facts['detail']));
+  // After the sandbox stands these are the function's own words.
+  const step = printable(String(facts['step'])).slice(0, 40);
+  const detail = printable(String(facts['detail'])).slice(0, DETAIL_MAX_CHARACTERS);
   return new FaasError('isolation_unavailable', {
     detail: `The sandbox could not be made: step ${step}: ${detail}.`,
     context: { step, errno: facts['errno'] },

@@ -24,6 +24,7 @@ const CHANNEL_LOST_MS = 200;
 /** Our runner keeps to the allowed rate of lines by itself; who sends so many beyond it only wants to keep the daemon busy. */
 const LOG_FRAMES_TOO_MANY_MAX = 10_000;
 const TRACEBACK_LINES_MAX = 200;
+const INIT_DETAIL_MAX_CHARACTERS = 2500;
 
 export interface SpecialisationParts {
   readonly clock: Clock;
@@ -211,8 +212,10 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       this.#ready.reject(stepError(facts));
     } else if (type === FRAME.READY) {
       const phases = facts['phases'] as Record<string, unknown> | undefined;
-      const importMs = typeof phases?.['handler'] === 'number' ? phases['handler'] : 0;
-      const isolateMs = Math.max(0, this.#parts.clock.nowMs() - this.#beganMs - importMs);
+      const elapsedMs = Math.max(0, this.#parts.clock.nowMs() - this.#beganMs);
+      const claimedMs = typeof phases?.['handler'] === 'number' ? phases['handler'] : 0;
+      const importMs = Math.max(0, Math.min(claimedMs, elapsedMs));
+      const isolateMs = elapsedMs - importMs;
       this.phases = { spawnMs: this.#parts.spawnMs, isolateMs, importMs };
       this.#isReady = true;
       this.#limitCpu();
@@ -376,10 +379,10 @@ function causeOf(exit: PreparedExit): InstanceExit {
 
 function initError(facts: Record<string, unknown>): FaasError {
   const { reason, exception, file, line } = facts;
-  const place = typeof file === 'string' ? ` (${file}${typeof line === 'number' ? `:${line}` : ''})` : '';
+  const place = typeof file === 'string' ? ` (${file.slice(0, 200)}${typeof line === 'number' ? `:${line}` : ''})` : '';
   const words = [exception, facts['detail']].filter((part) => typeof part === 'string' && part !== '').join(': ');
   return new FaasError('init_failed', {
-    detail: printable(`The handler could not be loaded: ${words}${place}.`),
-    context: { reason, exception, file, line },
+    detail: printable(`The handler could not be loaded: ${words.slice(0, INIT_DETAIL_MAX_CHARACTERS)}${place}.`),
+    context: typeof reason === 'string' ? { reason: printable(reason).slice(0, 40) } : {},
   });
 }
