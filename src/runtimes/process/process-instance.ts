@@ -378,11 +378,19 @@ function causeOf(exit: PreparedExit): InstanceExit {
 }
 
 function initError(facts: Record<string, unknown>): FaasError {
-  const { reason, exception, file, line } = facts;
-  const place = typeof file === 'string' ? ` (${file.slice(0, 200)}${typeof line === 'number' ? `:${line}` : ''})` : '';
-  const words = [exception, facts['detail']].filter((part) => typeof part === 'string' && part !== '').join(': ');
+  const { reason, exception, detail } = facts;
+  const file = typeof facts['file'] === 'string' ? printable(facts['file'].slice(0, 200)) : undefined;
+  const line = Number.isSafeInteger(facts['line']) ? (facts['line'] as number) : undefined;
+  const place = file === undefined ? '' : ` (${file}${line === undefined ? '' : `:${line}`})`;
+  // A described exception starts with its own name.
+  const isNamed = typeof detail === 'string' && detail.startsWith(String(exception));
+  const words = (isNamed ? [detail] : [exception, detail]).filter((part) => typeof part === 'string' && part !== '').join(': ');
   return new FaasError('init_failed', {
     detail: printable(`The handler could not be loaded: ${words.slice(0, INIT_DETAIL_MAX_CHARACTERS)}${place}.`),
-    context: typeof reason === 'string' ? { reason: printable(reason).slice(0, 40) } : {},
+    context: {
+      ...(typeof reason === 'string' && { reason: printable(reason).slice(0, 40) }),
+      ...(file !== undefined && { file }),
+      ...(line !== undefined && { line }),
+    },
   });
 }
