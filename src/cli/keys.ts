@@ -1,6 +1,7 @@
 import { hash, randomBytes } from 'node:crypto';
 import { lstat, open, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { decodeFile } from '../config/decode.ts';
 import { addKey } from '../config/edit.ts';
 import { FaasError } from '../errors.ts';
 import { locateConfig } from './locate-config.ts';
@@ -22,7 +23,7 @@ export async function createKey(options: KeyFlags, io: CommandIo): Promise<numbe
   }
   const { workspaceDirectory, configFile } = locateConfig(options, io);
   const file = join(workspaceDirectory, configFile);
-  const text = await readConfig(file);
+  const text = await readConfig(file, configFile);
   const key = `faas_${randomBytes(32).toString('base64url')}`;
   await replaceFile(file, addKey(text, { name, sha256: hash('sha256', key), scopes }, configFile));
   io.stdout(`${key}\n`);
@@ -33,11 +34,13 @@ export async function createKey(options: KeyFlags, io: CommandIo): Promise<numbe
   return 0;
 }
 
-async function readConfig(file: string): Promise<string> {
+async function readConfig(file: string, configFile: string): Promise<string> {
   try {
     // rename() below would replace a link by a file.
     if (!(await lstat(file)).isFile()) throw new FaasError('usage', { detail: `${file} is not a regular file.` });
-    return await readFile(file, 'utf8');
+    const { text, problem } = decodeFile(await readFile(file), configFile);
+    if (problem !== undefined) throw new FaasError('config_invalid', { problems: [problem] });
+    return text;
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
     throw new FaasError('usage', { detail: `There is no ${file}; write one with \`gitfaas --create-config\`.`, cause: error });

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { decodeFile } from '../config/decode.ts';
 import { loadConfig } from '../config/load.ts';
 import type { ConfigInputs } from '../config/resolve.ts';
 import { FaasError, type Problem } from '../errors.ts';
@@ -95,7 +96,8 @@ export class Validator {
     // A link or an oversized blob is a problem already; its bytes are never parsed.
     if (problems.some((problem) => problem.file === configFile))
       return { tree, entries, configText: '', revision: undefined, problems };
-    const configText = (await access.reader.readBlob(configEntry.oid)).toString('utf8');
+    const { text: configText, problem } = decodeFile(await access.reader.readBlob(configEntry.oid), configFile);
+    if (problem !== undefined) return { tree, entries, configText: '', revision: undefined, problems: [...problems, problem] };
     const loaded = loadConfig(configText, configFile, configInputs);
     problems.push(...loaded.problems);
     const config = loaded.config ?? loaded.partial;
