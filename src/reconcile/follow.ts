@@ -25,7 +25,7 @@ export async function finishFollows(parts: FollowParts, options: { readonly isBo
     // A tip beyond the new commit was moved by somebody else before we came: both steps are one for the work tree.
     if (tip !== undefined && (tip.commit === intent.newCommit || (await contains(workspace, tip.commit, intent.newCommit)))) {
       const readBlob = (oid: string): Promise<Buffer> => access.reader.readBlob(oid);
-      const oldTree = intent.oldCommit === undefined ? undefined : await treeOf(workspace, intent.oldCommit);
+      const oldTree = intent.oldCommit === undefined ? undefined : await workspace.treeOf(intent.oldCommit);
       await follow(workspace, oldTree, tip.tree, { readBlob, stateDirectory });
     } else if (tip?.commit === intent.oldCommit && !options.isBoot) {
       // A push between pre-receive and the move of its ref. At boot no push can be under way.
@@ -38,13 +38,4 @@ export async function finishFollows(parts: FollowParts, options: { readonly isBo
 async function contains(workspace: Workspace, tip: string, commit: string): Promise<boolean> {
   const known = await workspace.git.try(['cat-file', '-e', `${commit}^{commit}`]);
   return known.code === 0 && (await isFastForward(workspace.git, commit, tip, {}));
-}
-
-/** OID of a commit's root tree. */
-export async function treeOf(
-  workspace: Workspace,
-  commit: string,
-  environment: Readonly<Record<string, string>> = {},
-): Promise<string> {
-  return await workspace.git.line(['rev-parse', '--verify', '--end-of-options', `${commit}^{tree}`], { environment });
 }

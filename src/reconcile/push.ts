@@ -6,7 +6,6 @@ import { ObjectReader } from '../repo/object-reader.ts';
 import type { PushHandler, PushRequest, RefUpdate, Say } from '../repo/push/push-handler.ts';
 import { judgeRefUpdates } from '../repo/push/ref-rules.ts';
 import { requireFollow } from '../repo/work-tree.ts';
-import { treeOf } from './follow.ts';
 import { requireValid, type Validation } from './validate.ts';
 import type { WriterParts } from './writer.ts';
 
@@ -61,7 +60,7 @@ async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUp
 
   const { environment } = push;
   await using reader = new ObjectReader(workspace.git, { environment });
-  const tree = await treeOf(parts.workspace, update.newOid, environment);
+  const tree = await workspace.treeOf(update.newOid, environment);
   const validation = await validator.validate(tree, { reader, environment });
   const revision = requireValid(validation);
   const tip = await workspace.tip(servedRef);
@@ -138,7 +137,7 @@ async function announce(parts: PushParts, update: ServedUpdate, say: Say): Promi
 async function pushedPlan(parts: PushParts, update: ServedUpdate): Promise<Plan> {
   const functionsAt = async (commit: string | undefined) => {
     if (commit === undefined) return new Map();
-    const validation = await parts.validator.validate(await treeOf(parts.workspace, commit), parts.access);
+    const validation = await parts.validator.validate(await parts.workspace.treeOf(commit), parts.access);
     return validation.revision?.functions ?? new Map();
   };
   return planRevision(await functionsAt(update.oldOid), await functionsAt(update.newOid));

@@ -169,6 +169,7 @@ export class Writer {
         committer: DAEMON_IDENTITY,
         dateMs: Date.now(),
       });
+      workspace.noteTree(commit, prepared.tree);
       await journal.addFollow({ ref: servedRef, oldCommit: tip.commit, newCommit: commit });
       if (
         (await moveRef(workspace.git, { ref: servedRef, next: commit, previous: tip.commit, reason: change.verb })) === 'lost'

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FaasError, printable } from '../errors.ts';
 import { gitFailed, type Git } from './git.ts';
-import { decodePath } from './tree.ts';
+import { textOf, treeChanges } from './tree-changes.ts';
 
 /** New content of a path; null deletes it, and everything below it if it is a directory. */
 export type TreeEdit = { readonly bytes: Uint8Array; readonly mode?: '100644' | '100755' } | null;
@@ -74,10 +74,8 @@ async function refuseLosses(
   expected: ReadonlySet<string>,
   environment: Readonly<Record<string, string>> | undefined,
 ): Promise<void> {
-  const args = ['diff-tree', '-r', '-z', '--no-renames', '--name-only', baseTree, tree];
-  const changed = await git.run(args, environment && { environment });
-  for (const name of changed.toString('latin1').split('\0')) {
-    if (name !== '' && !expected.has(name)) throw clash(decodePath(Buffer.from(name, 'latin1')).path);
+  for (const { name } of await treeChanges(git, baseTree, tree, environment)) {
+    if (!expected.has(name)) throw clash(textOf(name));
   }
 }
 

@@ -1,17 +1,15 @@
-import { gitFailed, type Git } from './git.ts';
+import type { Git } from './git.ts';
+import { readSettings } from './settings.ts';
 
 /**
  * Overrides that empty every filter of the repository's configuration, so that hashing and comparing files runs no
  * program (`filter.<name>.clean`, `.smudge`, `.process`). Asked anew each time: the user may add one at any moment.
  */
 export async function disabledFilters(git: Git): Promise<[string, string][]> {
-  const args = ['config', '-z', '--name-only', '--get-regexp', String.raw`^filter\..*\.(clean|smudge|process|required)$`];
-  const result = await git.try(args);
-  if (result.code === 1) return [];
-  if (result.code !== 0) throw gitFailed(args, result);
   const names = new Set<string>();
-  for (const key of result.stdout.toString('utf8').split('\0')) {
-    if (key !== '') names.add(key.slice('filter.'.length, key.lastIndexOf('.')));
+  for (const key of (await readSettings(git)).keys()) {
+    const name = /^filter\.(.*)\.(?:clean|smudge|process|required)$/s.exec(key)?.[1];
+    if (name !== undefined) names.add(name);
   }
   return [...names].flatMap((name): [string, string][] => [
     [`filter.${name}.clean`, ''],

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FaasError } from '../errors.ts';
 import { disabledFilters } from './filters.ts';
-import { gitFailed } from './git.ts';
+import { gitFailed, type Git } from './git.ts';
 import { decodePath } from './tree.ts';
 import type { Workspace } from './workspace.ts';
 
@@ -20,16 +20,44 @@ export interface TreeChange {
   readonly new: TreeSide | undefined;
 }
 
+/** A write asks three times for the same two trees: when it builds, before its ref moves and after. */
+const REMEMBERED_PAIRS = 16;
+/** Larger answers are not kept. */
+const REMEMBERED_CHANGES_MAX = 1000;
+const remembered = new WeakMap<Git, Map<string, readonly TreeChange[]>>();
+
 /** Files, links and gitlinks that differ between two trees, in git's order. `environment` finds trees in quarantine. */
 export async function treeChanges(
-  workspace: Workspace,
+  git: Git,
   oldTree: string,
   newTree: string,
   environment: Readonly<Record<string, string>> = {},
-): Promise<TreeChange[]> {
+): Promise<readonly TreeChange[]> {
   if (oldTree === newTree) return [];
+  const pairs = remembered.get(git) ?? new Map<string, readonly TreeChange[]>();
+  remembered.set(git, pairs);
+  const pair = `${oldTree} ${newTree}`;
+  const known = pairs.get(pair);
+  if (known !== undefined) return known;
+  const changes = await compareTrees(git, oldTree, newTree, environment);
+  // What is in quarantine may vanish again.
+  const isKept = Object.keys(environment).length === 0 && changes.length <= REMEMBERED_CHANGES_MAX;
+  if (isKept) pairs.set(pair, changes);
+  for (const oldest of pairs.keys()) {
+    if (pairs.size <= REMEMBERED_PAIRS) break;
+    pairs.delete(oldest);
+  }
+  return changes;
+}
+
+async function compareTrees(
+  git: Git,
+  oldTree: string,
+  newTree: string,
+  environment: Readonly<Record<string, string>>,
+): Promise<TreeChange[]> {
   const args = ['diff-tree', '-r', '-z', '--no-renames', '--no-abbrev', oldTree, newTree];
-  const fields = (await workspace.git.run(args, { environment })).toString('latin1').split('\0');
+  const fields = (await git.run(args, { environment })).toString('latin1').split('\0');
   const changes: TreeChange[] = [];
   // `:<old mode> <new mode> <old oid> <new oid> <status>\0<path>\0`
   for (let index = 0; index + 1 < fields.length; index += 2) {

@@ -3,6 +3,7 @@ import { relative } from 'node:path';
 import { FaasError, printable, toFaasError } from '../errors.ts';
 import { diskPath, lookAt, type DiskState } from './disk-state.ts';
 import { disabledFilters } from './filters.ts';
+import { readSettings } from './settings.ts';
 import { emptyTree } from './snapshot.ts';
 import { readIndex, textOf, treeChanges, updateIndex, type IndexEntry, type TreeChange, type TreeSide } from './tree-changes.ts';
 import { placeFile, removeFile, removeLeftovers, type PlacedFile } from './work-tree-files.ts';
@@ -108,16 +109,17 @@ async function judge(
   newTree: string,
   options: CheckOptions,
 ): Promise<{ readonly verdicts: Verdict[]; readonly index: ReadonlyMap<string, IndexEntry> }> {
-  const [changes, index, fileMode] = await Promise.all([
-    treeChanges(workspace, oldTree ?? emptyTree(workspace), newTree, options.environment),
+  const [changes, index, settings] = await Promise.all([
+    treeChanges(workspace.git, oldTree ?? emptyTree(workspace), newTree, options.environment),
     readIndex(workspace),
-    workspace.git.try(['config', '--type=bool', 'core.fileMode']),
+    readSettings(workspace.git),
   ]);
   const judging: Judging = {
     workspace,
     index,
     deleted: new Set(changes.filter((change) => contentOf(change.new) === undefined).map((change) => change.name)),
-    isModeKept: fileMode.stdout.toString('utf8').trim() !== 'false',
+    // Any of git's spellings of "no" (git-config(1)).
+    isModeKept: !/^(?:false|no|off|0|)$/i.test(settings.get('core.filemode') ?? 'true'),
     stateName: nameBelow(workspace.root, options.stateDirectory),
   };
   const verdicts: Verdict[] = [];

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process';
-import { lstat, realpath } from 'node:fs/promises';
+import { lstat, readFile, realpath } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { FaasError, printable } from '../errors.ts';
@@ -25,20 +25,28 @@ export interface WorkspaceFacts {
   readonly root: string;
   /** Absolute; differs from `<root>/.git` in a linked work tree. */
   readonly gitDir: string;
+  /** Holds the refs, absolute; differs from `gitDir` in a linked work tree. */
+  readonly commonDir: string;
   /** The repository's own objects, absolute. */
   readonly objectDirectory: string;
   readonly objectFormat: ObjectFormat;
 }
 
-/** The repository being served: where it lies and what its HEAD and branches say right now. Nothing is cached. */
-export class Workspace implements WorkspaceFacts {
+const REMEMBERED_TREES = 64;
+
+/** The repository being served: where it lies and what its HEAD and branches say right now. Only what cannot change is cached. */
+export class Workspace implements Omit<WorkspaceFacts, 'commonDir'> {
   readonly root: string;
   readonly gitDir: string;
   readonly objectDirectory: string;
   readonly objectFormat: ObjectFormat;
   readonly git: Git;
+  readonly #commonDir: string;
+  /** Root trees by commit: neither ever changes. */
+  readonly #trees = new Map<string, string>();
 
   constructor(facts: WorkspaceFacts) {
+    this.#commonDir = facts.commonDir;
     this.root = facts.root;
     this.gitDir = facts.gitDir;
     this.objectDirectory = facts.objectDirectory;
@@ -48,6 +56,9 @@ export class Workspace implements WorkspaceFacts {
 
   /** The full ref that HEAD names, undefined while HEAD is detached. */
   async headRef(): Promise<string | undefined> {
+    // Read as git reads it; whatever is not the plain form is git's to explain, `.invalid` stands for other ref storages.
+    const named = /^ref: (refs\/\S+)\n$/.exec(await readText(join(this.gitDir, 'HEAD')))?.[1];
+    if (named !== undefined && named !== 'refs/heads/.invalid') return named;
     const args = ['symbolic-ref', '-q', 'HEAD'];
     const result = await this.git.try(args);
     if (result.code === 1) return undefined;
@@ -57,6 +68,34 @@ export class Workspace implements WorkspaceFacts {
 
   /** Commit and tree of a full ref; undefined only while the branch is unborn. A broken ref is `git_failed`, never "absent". */
   async tip(ref: string): Promise<{ readonly commit: string; readonly tree: string } | undefined> {
+    // A loose ref outranks packed ones. Reading it spares a git child for each of the many looks at an unmoved branch.
+    const loose = /^([0-9a-f]{40,64})\n$/.exec(await readText(join(this.#commonDir, ref)))?.[1];
+    const known = loose === undefined ? undefined : this.#trees.get(loose);
+    if (loose !== undefined && known !== undefined) return { commit: loose, tree: known };
+    const found = await this.#askTip(ref);
+    if (found !== undefined) this.noteTree(found.commit, found.tree);
+    return found;
+  }
+
+  /** OID of a commit's root tree. `environment` finds commits in quarantine. */
+  async treeOf(commit: string, environment: Readonly<Record<string, string>> = {}): Promise<string> {
+    const known = this.#trees.get(commit);
+    if (known !== undefined) return known;
+    const tree = await this.git.line(['rev-parse', '--verify', '--end-of-options', `${commit}^{tree}`], { environment });
+    this.noteTree(commit, tree);
+    return tree;
+  }
+
+  /** Tells the tree of a commit that was just made and is in the repository: it need not be asked for. */
+  noteTree(commit: string, tree: string): void {
+    this.#trees.set(commit, tree);
+    for (const oldest of this.#trees.keys()) {
+      if (this.#trees.size <= REMEMBERED_TREES) break;
+      this.#trees.delete(oldest);
+    }
+  }
+
+  async #askTip(ref: string): Promise<{ readonly commit: string; readonly tree: string } | undefined> {
     const args = ['for-each-ref', '--format=%(refname) %(objectname) %(tree)', ref];
     const result = await this.git.try(args);
     if (result.code !== 0) throw gitFailed(args, result);
@@ -101,8 +140,15 @@ export async function openWorkspace(directory: string): Promise<Workspace> {
     throw invalid(`The object format ${printable(objectFormat ?? '')} is not known to this version.`);
   }
   // A linked work tree of a bare repository shares its `core.bare`, which git ignores there; so do we.
-  if ((await realpath(resolve(root, commonDir))) === (await realpath(gitDir))) await refuseForeignWorkTree(git, root, gitDir);
-  return new Workspace({ root, gitDir, objectDirectory: await realpath(resolve(root, objects)), objectFormat });
+  const commonPath = await realpath(resolve(root, commonDir));
+  if (commonPath === (await realpath(gitDir))) await refuseForeignWorkTree(git, root, gitDir);
+  return new Workspace({
+    root,
+    gitDir,
+    commonDir: commonPath,
+    objectDirectory: await realpath(resolve(root, objects)),
+    objectFormat,
+  });
 }
 
 async function refuseForeignWorkTree(git: Git, root: string, gitDir: string): Promise<void> {
@@ -146,6 +192,11 @@ export function isSupportedGit(versionLine: string): boolean {
   if (numbers === null) return false;
   const [major, minor] = [Number(numbers[1]), Number(numbers[2])];
   return major > OLDEST_GIT[0] || (major === OLDEST_GIT[0] && minor >= OLDEST_GIT[1]);
+}
+
+/** Empty when there is nothing to read. */
+async function readText(path: string): Promise<string> {
+  return await readFile(path, 'utf8').catch(() => '');
 }
 
 async function exists(path: string): Promise<boolean> {
