@@ -9,7 +9,7 @@ import { makeTemporaryDirectory, runGit } from '../support/git-repository.ts';
 
 /** What the daemon said when it refused to start, in `left with <exit code>:`. */
 async function refusal(workspace: string, args: readonly string[] = []): Promise<string> {
-  return await launchDaemonProcess(workspace, { args }).then(
+  return await launchDaemonProcess(workspace, { args, portFromFile: args.includes('--port') }).then(
     async (daemon) => {
       await daemon.stop();
       return `it started: ${daemon.output()}`;
@@ -26,7 +26,7 @@ test('a start that cannot work ends with an exit code, the reason and what to do
   await mkdir(join(good.directory, 'deep'));
   const noConfig = await makeWorkspace(t);
   await noConfig.commit({ 'faas_config.yaml': null });
-  const broken = await makeWorkspace(t, {}, 'system: {hots: 1}\n');
+  const broken = await makeWorkspace(t, {}, 'system: {loging_level: INFO}\n');
   const detached = await makeWorkspace(t);
   await detached.git(['checkout', '-q', '--detach']);
   const listener = createServer().listen(0, '127.0.0.1');
