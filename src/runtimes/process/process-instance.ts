@@ -155,7 +155,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     const cause = this.#cause;
     if (cause !== undefined || this.#channel.isClosed) {
       return Promise.reject(
-        new FaasError('crash', { detail: `The instance is gone: ${cause?.detail ?? 'it closed its channel'}.` }),
+        new FaasError('crash', { detail: `The instance is gone. ${cause?.detail ?? 'It closed its channel.'}` }),
       );
     }
     const call = ++this.#callCount;

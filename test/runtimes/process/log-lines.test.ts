@@ -67,3 +67,16 @@ test('lines beyond the rate are dropped, and their number is told when the secon
   gate.close();
   t.is(out.length, LINES_PER_SECOND_MAX + 2);
 });
+
+test('after a line that was not taken the rest of a chunk is only counted, and a line across chunks stays whole', (t) => {
+  const lines: string[] = [];
+  let skipped = 0;
+  const splitter = new LineSplitter(
+    (line) => lines.push(line) < 2,
+    (count) => (skipped += count),
+  );
+  splitter.push(Buffer.from('a\nb\nc\n\nd\ne'));
+  t.deepEqual([lines, skipped], [['a', 'b'], 3]);
+  splitter.push(Buffer.from('f\ng'));
+  t.deepEqual([lines, skipped], [['a', 'b', 'ef'], 3]);
+});
