@@ -17,6 +17,7 @@ import { startHousekeeping } from './reconcile/housekeeping.ts';
 import { Journal } from './reconcile/journal.ts';
 import { createPushHandler } from './reconcile/push.ts';
 import { Reconciler } from './reconcile/reconciler.ts';
+import { RightOfWay } from './reconcile/right-of-way.ts';
 import { Stager } from './reconcile/stage.ts';
 import { OBJECTS_DIRECTORY, readStartConfig, rememberStorage } from './reconcile/start-config.ts';
 import type { SyncStatus } from './reconcile/status.ts';
@@ -178,7 +179,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   });
   stack.use(reconciler);
 
-  const parts = { workspace, servedRef, configFile, validator, stager, journal, reconciler, access, stateDirectory };
+  const rightOfWay = stack.use(new RightOfWay(clock));
+  const parts = { workspace, servedRef, configFile, validator, stager, journal, reconciler, rightOfWay, access, stateDirectory };
   const writer = new Writer(parts);
   const porcelain = createPorcelain(workspace);
   const hooks = stack.use(
@@ -195,6 +197,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       workTree: workspace.root,
       hooks,
       maxInputBytes: MAX_PUSH_BYTES,
+      onPushBegin: () => rightOfWay.begin(),
       onStderr: (callId, text) => logger.warn({ call_id: callId, text }, 'git said'),
     }),
   );

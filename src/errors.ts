@@ -87,6 +87,12 @@ export const errorTable = {
     title: 'The function was changed at the same time',
     fix: 'Read the function again and repeat the change.',
   },
+  concurrent_push: {
+    status: 409,
+    retry: 'caller',
+    title: 'The branch moved while it was pushed to',
+    fix: 'Fetch, rebase or merge, and push again.',
+  },
   edit_in_the_way: {
     status: 409,
     retry: 'caller',

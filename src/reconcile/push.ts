@@ -6,6 +6,7 @@ import { ObjectReader } from '../repo/object-reader.ts';
 import type { PushHandler, PushRequest, RefUpdate, Say } from '../repo/push/push-handler.ts';
 import { judgeRefUpdates } from '../repo/push/ref-rules.ts';
 import { requireFollow } from '../repo/work-tree.ts';
+import { awaitUnheld } from './held.ts';
 import { requireValid, type Validation } from './validate.ts';
 import type { WriterParts } from './writer.ts';
 
@@ -30,13 +31,20 @@ interface ServedUpdate extends RefUpdate {
 export function createPushHandler(parts: PushParts): PushHandler {
   return {
     async preReceive(push, say) {
-      const refusals = await judgeRefUpdates(parts.workspace.git, push, parts.servedRef);
-      for (const refusal of refusals) say(refusal);
-      if (refusals.length > 0) return false;
-      const update = servedUpdate(push, parts.servedRef);
-      if (update === undefined) return true;
-      await stagePushed(parts, push, update, say);
-      return true;
+      const { rightOfWay } = parts;
+      rightOfWay.begin();
+      try {
+        const refusals = await judgeRefUpdates(parts.workspace.git, push, parts.servedRef);
+        for (const refusal of refusals) say(refusal);
+        const update = servedUpdate(push, parts.servedRef);
+        if (refusals.length === 0 && update !== undefined) await stagePushed(parts, push, update, say);
+        if (refusals.length > 0 || update === undefined) rightOfWay.end();
+        return refusals.length === 0;
+      } catch (thrown) {
+        // Only a push that came too late is about to come again.
+        if (!(thrown instanceof FaasError && thrown.code === 'concurrent_push')) rightOfWay.end();
+        throw thrown;
+      }
     },
     async postReceive(push, say) {
       const update = servedUpdate(push, parts.servedRef);
@@ -44,7 +52,9 @@ export function createPushHandler(parts: PushParts): PushHandler {
         say(`stored; ${printable(parts.servedRef)} is the branch that is served`);
         return;
       }
-      await announce(parts, update, say);
+      const announced = announce(parts, update, say);
+      parts.rightOfWay.end();
+      await announced;
     },
   };
 }
@@ -55,15 +65,14 @@ function servedUpdate(push: PushRequest, servedRef: string): ServedUpdate | unde
 
 async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUpdate, say: Say): Promise<void> {
   const { workspace, servedRef, validator, stager, journal, reconciler } = parts;
-  const held = await workspace.heldReason(servedRef);
-  if (held !== undefined) throw new FaasError('held', { detail: `The workspace is held: ${held}.` });
+  await awaitUnheld(workspace, servedRef);
+  const tip = await requireTip(parts, update);
 
   const { environment } = push;
   await using reader = new ObjectReader(workspace.git, { environment });
   const tree = await workspace.treeOf(update.newOid, environment);
   const validation = await validator.validate(tree, { reader, environment });
   const revision = requireValid(validation);
-  const tip = await workspace.tip(servedRef);
   if (!push.scopes.includes('admin')) await refuseGuardedChange(parts, tip?.tree, validation);
 
   await requireFollow(workspace, tip?.tree, tree, { environment, stateDirectory: parts.stateDirectory });
@@ -78,10 +87,19 @@ async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUp
     throw new FaasError('invalid_revision', { detail: 'Not every function starts; nothing was changed.', problems });
 
   await reconciler.lock.run(async () => {
+    await requireTip(parts, update);
+    parts.rightOfWay.begin();
     // Pushes come one at a time, so an intent for a ref that has not moved is one that git refused in the end.
     await journal.dropFollows((follow) => follow.ref === servedRef && follow.oldCommit === tip?.commit);
     await journal.addFollow({ ref: servedRef, oldCommit: tip?.commit, newCommit: update.newOid });
   });
+}
+
+/** The tip that the push replaces. A branch that has moved meanwhile is refused here, in words, before git does it. */
+async function requireTip(parts: PushParts, update: ServedUpdate): Promise<{ commit: string; tree: string } | undefined> {
+  const tip = await parts.workspace.tip(parts.servedRef);
+  if (tip?.commit === update.oldOid) return tip;
+  throw new FaasError('concurrent_push', { detail: `${printable(parts.servedRef)} moved while this push was under way.` });
 }
 
 /** `auth` and `git` decide who may do what: changing them takes the `admin` scope. */

@@ -8,7 +8,9 @@ import { isFunctionName } from '../repo/tree-inspection.ts';
 import { requireFollow } from '../repo/work-tree.ts';
 import { fileEdits, handlerFileOf, type FileEdits } from './edits.ts';
 import { finishFollows, type FollowParts } from './follow.ts';
+import { awaitUnheld, requireUnheld } from './held.ts';
 import type { Reconciler } from './reconciler.ts';
+import type { RightOfWay } from './right-of-way.ts';
 import type { Stager } from './stage.ts';
 import { requireValid, type Validation, type Validator } from './validate.ts';
 
@@ -42,6 +44,7 @@ export interface WriterParts extends FollowParts {
   readonly validator: Validator;
   readonly stager: Stager;
   readonly reconciler: Reconciler;
+  readonly rightOfWay: RightOfWay;
 }
 
 interface Tip {
@@ -64,8 +67,6 @@ interface Change {
 
 const DAEMON_IDENTITY = { name: 'gitfaas', email: 'gitfaas@localhost' } as const;
 const RACES_MAX = 5;
-/** `index.lock` of a person's git command is gone in moments; a merge is not. */
-const LOCKED_PATIENCE_MS = 2000;
 
 /**
  * Management calls as commits. A write builds the new tree with plumbing, validates and stages it outside the lock, and
@@ -124,11 +125,12 @@ export class Writer {
   }
 
   async #write(change: Change): Promise<WriteResult> {
-    await this.#awaitUnheld();
+    const { workspace, servedRef, reconciler, rightOfWay } = this.#parts;
+    await awaitUnheld(workspace, servedRef);
     const before = await this.#tip(change.name);
     change.check(before);
     const prepared = await this.#prepare(change, before);
-    return await this.#parts.reconciler.lock.run(async () => await this.#commit(change, before, prepared));
+    return await rightOfWay.runWrite(reconciler.lock, async () => await this.#commit(change, before, prepared));
   }
 
   /** The tree that the change makes of a tip, valid and staged. Nothing that serves has changed. */
@@ -146,7 +148,7 @@ export class Writer {
   async #commit(change: Change, before: Tip, prepared: Validation): Promise<WriteResult> {
     const { workspace, servedRef, journal, reconciler, stateDirectory } = this.#parts;
     for (let race = 0; race < RACES_MAX; race += 1) {
-      await this.#requireUnheld();
+      await requireUnheld(workspace, servedRef);
       await finishFollows(this.#parts, { isBoot: false });
       const tip = await this.#tip(change.name);
       if (tip.commit !== before.commit) {
@@ -215,20 +217,6 @@ export class Writer {
     // A tip that is broken in some function can be mended by a write; one whose configuration is unreadable cannot be edited.
     const revision = validation.revision ?? requireValid(validation);
     return { ...found, validation, declared: revision.functions.get(name) };
-  }
-
-  async #awaitUnheld(): Promise<void> {
-    const { workspace, servedRef } = this.#parts;
-    const untilMs = performance.now() + LOCKED_PATIENCE_MS;
-    while ((await workspace.heldReason(servedRef)) !== undefined && performance.now() < untilMs) {
-      await new Promise((resolve) => setTimeout(resolve, 50));
-    }
-    await this.#requireUnheld();
-  }
-
-  async #requireUnheld(): Promise<void> {
-    const reason = await this.#parts.workspace.heldReason(this.#parts.servedRef);
-    if (reason !== undefined) throw new FaasError('held', { detail: `The workspace is held: ${reason}.`, retryAfterSeconds: 2 });
   }
 }
 

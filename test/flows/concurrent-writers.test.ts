@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { makeWorkspace, startDaemonProcess, type DaemonProcess } from '../support/daemon-process.ts';
 import { cloneRepository, runClient } from '../support/git-client.ts';
@@ -7,6 +8,8 @@ import { waitUntil } from '../support/wait-until.ts';
 
 const WRITERS = 8;
 const FUNCTIONS_EACH = 20;
+/** A person's, shortened; the two sides get about the same share. */
+const PUSH_PAUSE_MS = 500;
 
 interface Acknowledged {
   readonly callId: string;
@@ -179,6 +182,7 @@ async function keepPushing(t: ExecutionContext, daemon: DaemonProcess, isWriting
       if (pull.code !== 0) throw new Error(`pull: ${pull.stderr}`);
     }
     accepted.push({ name, commit: await clone.git(['rev-parse', 'HEAD']) });
+    await setTimeout(PUSH_PAUSE_MS);
   }
   return { accepted, rejections };
 }

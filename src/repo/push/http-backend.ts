@@ -15,6 +15,8 @@ export interface GitEndpointOptions {
   readonly maxInputBytes: number;
   /** What git printed for the daemon's log; never goes to a client. */
   readonly onStderr: (callId: string, text: string) => void;
+  /** A client asks what it would push onto, or pushes; after the first the second may follow, or nothing. */
+  readonly onPushBegin?: (() => void) | undefined;
   /** Longest time in which neither side moves a byte. Default 60 s. */
   readonly silenceMs?: number | undefined;
   readonly pushTurns?: TurnLimits | undefined;
@@ -66,6 +68,7 @@ export function createGitEndpoint(options: GitEndpointOptions): GitEndpoint {
     if (turn === undefined) return refuse(request, response, { status: 503, text: BUSY });
     // Also for the advertisement, so that a push which would be refused is refused before it sends anything.
     await hooks.check();
+    if (isPush || advertisedService(call.query) === 'git-receive-pack') options.onPushBegin?.();
     if (stopping.signal.aborted) return refuse(request, response, { status: 503, text: BUSY });
     using ticket = isPush ? hooks.register({ keyName: call.keyName, scopes: call.scopes, callId: call.callId }) : undefined;
     const run = new BackendRun({
