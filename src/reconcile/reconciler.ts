@@ -103,6 +103,7 @@ export class Reconciler {
   /** Reconciles now and resolves with the status afterwards; also tries again what did not start before. */
   async settle(): Promise<SyncStatus> {
     this.#notStarting.clear();
+    this.#parts.stager.forgetFailures();
     await this.lock.run(async () => await this.passLocked());
     return this.board.current;
   }
@@ -207,7 +208,7 @@ export class Reconciler {
     const validation = await validator.validate(tree, access);
     if (validation.problems.length > 0 || validation.revision === undefined) return validation.problems;
     const { revision } = validation;
-    const notStarting = await stager.stage(revision, validation, access, { check: !options.isBoot });
+    const notStarting = await stager.stage(revision, validation, access, { check: !options.isBoot, isKnownEnough: true });
     if (notStarting.length > 0) {
       this.#notStarting.set(tree, notStarting);
       for (const oldest of this.#notStarting.keys()) {

@@ -8,6 +8,7 @@ import type { TreeAccess, Validation } from './validate.ts';
 const PARALLEL_CHECKS = 4;
 /** A staged pool that no activation took (a lost race, a push that git refused in the end) is given up after this. */
 const UNCLAIMED_MS = 60_000;
+const REMEMBERED_FAILURES = 1000;
 
 export interface StagerParts {
   readonly clock: Clock;
@@ -36,6 +37,8 @@ interface StagedPool {
 export class Stager {
   readonly #parts: StagerParts;
   readonly #staged = new Map<string, StagedPool>();
+  /** Versions that did not start, with the time they were given. */
+  readonly #failures = new Map<string, Problem>();
 
   constructor(parts: StagerParts) {
     this.#parts = parts;
@@ -45,6 +48,8 @@ export class Stager {
    * Stages every function of the revision that does not serve in its version.
    *
    * @param options.check false at boot, when the revision has served before
+   * @param options.isKnownEnough true: what failed before is not started again. An edit whose import hangs would otherwise
+   *   hold up every write that is made beside it.
    * @returns the functions that could not be started, as problems; empty: everything is ready to be activated.
    *   Rejects with what concerns the host and not the code (`capacity`, `storage_failed`, …).
    */
@@ -52,13 +57,18 @@ export class Stager {
     revision: Revision,
     validation: Validation,
     access: TreeAccess,
-    options: { readonly check: boolean; readonly progress?: (name: string) => void },
+    options: { readonly check: boolean; readonly isKnownEnough?: boolean; readonly progress?: (name: string) => void },
   ): Promise<Problem[]> {
     const waiting = [...revision.functions.values()].filter((declared) => !this.#parts.isLive(declared));
     const problems: Problem[] = [];
     const held = new Map<string, StagedPool>();
     const runNext = async (): Promise<void> => {
       for (let declared = waiting.shift(); declared !== undefined; declared = waiting.shift()) {
+        const known = options.isKnownEnough === true ? this.#failures.get(failureKey(declared)) : undefined;
+        if (known !== undefined) {
+          problems.push(known);
+          continue;
+        }
         if (options.check) options.progress?.(declared.name);
         try {
           await this.#stageOne(declared, validation, access, options.check, held);
@@ -68,7 +78,7 @@ export class Stager {
             waiting.length = 0;
             throw error;
           }
-          problems.push(startProblem(declared, error));
+          problems.push(this.#remember(declared, startProblem(declared, error)));
         }
       }
     };
@@ -86,6 +96,11 @@ export class Stager {
     this.#staged.delete(key);
     entry.cancelExpiry();
     return entry.pool;
+  }
+
+  /** Lets everything that failed be tried again. */
+  forgetFailures(): void {
+    this.#failures.clear();
   }
 
   /** Gives up everything that nobody claimed. */
@@ -118,6 +133,15 @@ export class Stager {
     }
   }
 
+  #remember(declared: DeclaredFunction, problem: Problem): Problem {
+    const key = failureKey(declared);
+    this.#failures.delete(key);
+    this.#failures.set(key, problem);
+    const [oldest] = this.#failures.keys();
+    if (this.#failures.size > REMEMBERED_FAILURES && oldest !== undefined) this.#failures.delete(oldest);
+    return problem;
+  }
+
   #makeEntry(declared: DeclaredFunction, codeDirectory: string, check: boolean): StagedPool {
     const pool = this.#parts.makePool(declared, codeDirectory);
     return { pool, checked: check ? pool.startCheck() : Promise.resolve(), holds: 0, cancelExpiry: () => {} };
@@ -140,6 +164,11 @@ export class Stager {
 
 function stagedKey(declared: DeclaredFunction): string {
   return `${declared.name}@${declared.version}`;
+}
+
+/** More time may mend a start, though it makes no new version. */
+function failureKey(declared: DeclaredFunction): string {
+  return `${stagedKey(declared)}@${declared.spec.coldStartTimeoutMs}`;
 }
 
 /** Everything else concerns the host and is thrown on. */

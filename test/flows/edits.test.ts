@@ -172,3 +172,27 @@ test('an edit that cannot even become a revision is listed, and a push is applie
   await workspace.write({ 'functions/nested': null });
   await statusWhen(daemon, ({ state, dirty }) => state === 'applied' && !dirty);
 });
+
+test('an edit that hangs at its import is started once, so that later writes and pushes do not wait for it again', async (t) => {
+  const config = (hang: string): string => `functions:\n  one: {cold_start_timeout: ${hang}}\n`;
+  const workspace = await makeWorkspace(t, { one: saying('one') }, config('3s'));
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  const slowly = 'import time\ntime.sleep(6)\n';
+  await workspace.write({ 'functions/one/handler.py': `${slowly}${saying('slow')}` });
+  await statusWhen(daemon, ({ state }) => state === 'rejected');
+  const failures = async (): Promise<unknown> => (await daemon.json('/stats/functions/one'))['start_failures'];
+  const before = await failures();
+  for (const name of ['two', 'three']) {
+    t.is((await daemon.call('/functions', { json: { name, code: saying(name) } })).status, 201);
+    t.deepEqual((await readStatus(daemon)).refused_edits, ['functions/one/handler.py']);
+  }
+  const clone = await cloneRepository(t, gitUrl(daemon));
+  await clone.commit({ 'functions/four/handler.py': saying('four') }, 'four');
+  t.regex((await runClient(clone.directory, ['push', 'origin', 'main'])).stderr, /live as/);
+  t.is(await failures(), before);
+
+  // More time is a reason to try again.
+  await workspace.write({ 'faas_config.yaml': config('20s') });
+  await statusWhen(daemon, ({ state }) => state === 'applied');
+  t.is(await says(daemon, 'one'), 'slow');
+});
