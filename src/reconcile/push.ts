@@ -1,5 +1,6 @@
 import { canonicalJson } from '../config/load.ts';
 import { parseFile } from '../config/parse.ts';
+import { START_ONLY_KEYS } from '../config/spec.ts';
 import { FaasError, printable } from '../errors.ts';
 import { describePlan, planRevision, type Plan } from '../registry/plan.ts';
 import { ObjectReader } from '../repo/object-reader.ts';
@@ -102,24 +103,33 @@ async function requireTip(parts: PushParts, update: ServedUpdate): Promise<{ com
   throw new FaasError('concurrent_push', { detail: `${printable(parts.servedRef)} moved while this push was under way.` });
 }
 
-/** `auth` and `git` decide who may do what: changing them takes the `admin` scope. */
+/**
+ * `auth` and `git` decide who may do what, and the start-only keys of `system` how well functions are shut in and where the
+ * daemon writes from the next start on: changing them takes the `admin` scope.
+ */
 async function refuseGuardedChange(parts: PushParts, tipTree: string | undefined, pushed: Validation): Promise<void> {
   const before = tipTree === undefined ? '' : (await parts.validator.validate(tipTree, parts.access)).configText;
-  for (const section of ['auth', 'git'] as const) {
-    if (sectionText(before, section) === sectionText(pushed.configText, section)) continue;
+  const [old, wanted] = [guardedSettings(before), guardedSettings(pushed.configText)];
+  for (const [path, value] of wanted) {
+    if (old.get(path) === value) continue;
     throw new FaasError('forbidden', {
-      detail: `The push changes \`${section}\` in ${parts.configFile}, which needs the scope \`admin\`.`,
+      detail: `The push changes \`${path}\` in ${parts.configFile}, which needs the scope \`admin\`.`,
     });
   }
 }
 
-function sectionText(configText: string, section: 'auth' | 'git'): string {
+/** By their paths in the file; a setting that is absent is there as `null`. */
+function guardedSettings(configText: string): Map<string, string> {
   const { value } = parseFile(configText, '');
-  const found =
-    typeof value === 'object' && value !== null && Object.hasOwn(value, section)
-      ? (value as Record<string, unknown>)[section]
-      : null;
-  return canonicalJson(found ?? null);
+  const settings = ['auth', 'git'].map((section) => [section, canonicalJson(member(value, section))] as const);
+  const system = member(value, 'system');
+  const startOnly = Object.keys(START_ONLY_KEYS).map((key) => [`system.${key}`, canonicalJson(member(system, key))] as const);
+  return new Map([...settings, ...startOnly]);
+}
+
+function member(value: unknown, key: string): unknown {
+  if (typeof value !== 'object' || value === null || !Object.hasOwn(value, key)) return null;
+  return (value as Record<string, unknown>)[key] ?? null;
 }
 
 async function announce(parts: PushParts, update: ServedUpdate, say: Say): Promise<void> {

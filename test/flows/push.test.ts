@@ -153,6 +153,17 @@ test('the scopes of a key decide what git may do with it', async (t) => {
   const allowed = await runClient(clone.directory, ['push', gitUrl(daemon, 'boss-key'), 'main']);
   t.is(allowed.code, 0, allowed.stderr);
   t.is((await daemon.call('/functions', { key: 'intern-key' })).status, 200);
+
+  const system = (setting: string): string => `system: {${setting}}\n${auth({ ...keys, intern: '[invoke, manage, admin]' })}`;
+  await clone.commit({ 'faas_config.yaml': system('max_body_size: 1Mi') }, 'a smaller limit');
+  t.is((await runClient(clone.directory, ['push', 'origin', 'main'])).code, 0);
+  await clone.commit(
+    { 'faas_config.yaml': system('max_body_size: 1Mi, process_isolation_level: none') },
+    'weak at the next start',
+  );
+  const weakened = await runClient(clone.directory, ['push', 'origin', 'main']);
+  t.is(weakened.code, 1);
+  t.regex(weakened.stderr, /changes `system\.process_isolation_level` in faas_config\.yaml, which needs the scope `admin`/);
 });
 
 test('other branches and tags are stored without being served, and the served branch is neither rewound nor deleted', async (t) => {
