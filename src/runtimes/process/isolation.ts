@@ -88,3 +88,30 @@ function explain(wanted: IsolationLevel | 'auto', level: IsolationLevel): string
   if (level === 'strict') return 'the strongest level; this host gives all of it';
   return `the strongest level this host gives${level === 'none' ? '; allowed only while listening on loopback' : ''}`;
 }
+
+/*
+ * Does not block (docs/SECURITY.md has the same list, held by a test):
+ *
+ * strict:
+ * - bugs of the kernel behind the system calls that are allowed: all functions and the host share one kernel
+ * - side channels: time, caches, speculation as far as the host itself does not mitigate it
+ * - reading what every user of the host may read below /usr, the host's certificates, its resolver and its time zone
+ * - network `host`: all that listens on loopback, on private networks and at metadata addresses, the daemon included
+ * - network `host`: abstract Unix sockets of the host, its list of sockets and addresses, and taking free ports
+ * - learning the kernel's version, the interpreter's command line and the host path of the function's own code
+ * - covert channels between functions: locks (flock) and page cache of the files that they share read-only
+ * - guessing the memory layout: instances of one launcher share its addresses, stack canary and hash seed
+ * - using all the CPU that is free when there is no `cpu_limit`
+ * - processes that go on between two calls, inside the limits of their instance, until it ends
+ * - a crash that starts the program in kernel.core_pattern, where the host has one
+ * - lying to the function's own callers and in the function's own log
+ *
+ * standard, besides:
+ * - learning the host's name and the path of the own control group
+ * - without control groups: CPU, and memory beyond `memory` for each process (files in /tmp and /dev/shm, memfd, pipes)
+ * - without root: what the kernel counts for each user (processes, pipes, signals) is shared with the daemon
+ * - without root and with network `host`: services on abstract sockets that trust the daemon's user (X11, session bus)
+ *
+ * none, besides:
+ * - anything that the daemon's user may do, root included: files, keys, other processes, the daemon itself
+ */
