@@ -1,9 +1,7 @@
 import test from 'ava';
 import { Lock } from '../../src/reconcile/lock.ts';
 import { RightOfWay } from '../../src/reconcile/right-of-way.ts';
-import { FakeClock } from '../support/fake-clock.ts';
-
-const settle = async (): Promise<void> => await new Promise((resolve) => setImmediate(resolve));
+import { FakeClock, settle } from '../support/fake-clock.ts';
 
 test('a write waits for the push under way, also when it stood in the queue of the lock before', async (t) => {
   const rightOfWay = new RightOfWay(new FakeClock());
@@ -28,7 +26,7 @@ test('a push that never comes to an end holds writes up for a bounded time', asy
   rightOfWay.begin();
   const write = rightOfWay.runWrite(new Lock(), async () => 'written');
   await settle();
-  clock.advance(3000);
+  await clock.advance(3000);
   t.is(await write, 'written');
 });
 
