@@ -180,7 +180,7 @@ function remember<V>(map: Map<string, V>, key: string, value: V, limit: number):
 export function requireValid(validation: Validation): Revision {
   if (validation.problems.length > 0 || validation.revision === undefined) {
     throw new FaasError('invalid_revision', {
-      detail: `The revision has ${validation.problems.length} problem(s).`,
+      detail: `The revision has ${validation.problems.length === 1 ? 'a problem' : `${validation.problems.length} problems`}.`,
       problems: validation.problems,
     });
   }
