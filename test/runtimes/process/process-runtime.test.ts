@@ -273,24 +273,28 @@ def handle(request):
   },
 );
 
-test.serial(
-  'the launcher comes back after SIGKILL; its instances are gone, prepared ones too, and starts succeed again',
-  async (t) => {
-    await using fixture = await RuntimeFixture.open();
-    const instance = await fixture.start('def handle(r):\n    import time; time.sleep(100)\n');
-    const running = t.throwsAsync(call(instance), { instanceOf: FaasError, message: /crash.*launcher/ });
-    const [before] = await fixture.runtime.launchers();
-    process.kill(before?.pid as number, 'SIGKILL');
-    t.like(await instance.exited, { cause: 'crash' });
-    // Without its launcher it may stay a zombie until init has time for it.
-    t.is(startTicksOf(instance.pid as number), undefined);
-    await running;
-    const again = await fixture.start(ECHO);
-    t.is((await call(again)).status, 200);
-    const [after] = await fixture.runtime.launchers();
-    t.not(after?.pid, before?.pid);
-  },
-);
+for (const half of ['template', 'bookkeeper'] as const) {
+  test.serial(
+    `the launcher comes back after SIGKILL to its ${half}; its instances are gone, prepared ones too, and starts succeed again`,
+    async (t) => {
+      await using fixture = await RuntimeFixture.open();
+      const instance = await fixture.start('def handle(r):\n    import time; time.sleep(100)\n');
+      const running = t.throwsAsync(call(instance), { instanceOf: FaasError, message: /crash.*launcher/ });
+      const [before] = await fixture.runtime.launchers();
+      const template = before?.pid as number;
+      const [bookkeeper] = readFileSync(`/proc/${template}/task/${template}/children`, 'utf8').split(' ');
+      process.kill(half === 'template' ? template : Number(bookkeeper), 'SIGKILL');
+      t.like(await instance.exited, { cause: 'crash' });
+      // Without its launcher it may stay a zombie until init has time for it.
+      t.is(startTicksOf(instance.pid as number), undefined);
+      await running;
+      const again = await fixture.start(ECHO);
+      t.is((await call(again)).status, 200);
+      const [after] = await fixture.runtime.launchers();
+      t.not(after?.pid, before?.pid);
+    },
+  );
+}
 
 test.serial('many starts at once, more than are prepared, all succeed with host uids of their own', async (t) => {
   await using fixture = await RuntimeFixture.open({ preparedAhead: 2 });

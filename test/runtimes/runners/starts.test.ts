@@ -80,15 +80,23 @@ for (const level of LEVELS) {
   });
 
   test(`instances die with the launcher and with the daemon (${level})`, async (t) => {
-    for (const end of ['kill the launcher', 'close the control connection']) {
+    for (const [end, code] of [
+      ['kill the template', null],
+      ['kill the bookkeeper', 1],
+      ['close the control connection', 0],
+    ] as const) {
       await using launcher = await LauncherHarness.start(level);
       launcher.addFunction('code', OK);
       const instances = [await launcher.prepare(), await launcher.startFunction('code')];
-      if (end === 'kill the launcher') launcher.process.kill('SIGKILL');
+      const bookkeeper = Number(childrenOf(launcher.process.pid ?? 0)[0]);
+      if (end === 'kill the template') launcher.process.kill('SIGKILL');
+      else if (end === 'kill the bookkeeper') process.kill(bookkeeper, 'SIGKILL');
       else launcher.control.socket.destroy();
       for (const instance of instances) t.is(await instance.next(), undefined, end);
-      await waitUntil(() => instances.every(({ pid }) => !existsSync(`/proc/${pid}`)));
-      await waitUntil(() => launcher.process.exitCode === 0 || launcher.process.signalCode === 'SIGKILL');
+      await waitUntil(() => instances.every(({ pid }) => !isRunning(pid)));
+      await waitUntil(() => launcher.process.exitCode !== null || launcher.process.signalCode !== null);
+      t.is(launcher.process.exitCode, code, end);
+      await waitUntil(() => !isRunning(bookkeeper));
     }
   });
 
@@ -129,7 +137,10 @@ def handle(request):
 
     const forking = await launcher.startFunction('code');
     void forking.call({ body: 'daemons' });
-    const session = (): string[] => descendants(launcher.process.pid ?? 0);
+    const session = (): string[] =>
+      childrenOf(launcher.process.pid ?? 0)
+        .slice(1)
+        .flatMap((pid) => [pid, ...descendants(Number(pid))]);
     await waitUntil(() => session().length >= 4);
     const tree = session();
     launcher.send({ op: 'kill', id: forking.id });
@@ -166,10 +177,23 @@ def handle(request):
   });
 }
 
+/** In the order of their births; the launcher's first is its bookkeeper. */
+function childrenOf(pid: number): string[] {
+  return readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
+}
+
 /** Pids below this process, in any depth. */
 function descendants(pid: number): string[] {
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean);
-  return children.flatMap((child) => [child, ...descendants(Number(child))]);
+  return childrenOf(pid).flatMap((child) => [child, ...descendants(Number(child))]);
+}
+
+/** Not a zombie either: without its parent one may wait for init. */
+function isRunning(pid: number): boolean {
+  try {
+    return !/^State:\s+[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+  } catch {
+    return false;
+  }
 }
 
 test('the launcher names its interpreter and its filter, and has one thread', async (t) => {

@@ -1,18 +1,20 @@
-"""The launcher's book of instances: what their first processes report, and how they end.
+"""The bookkeeper's book of instances: what their first processes report, and how they end.
 
-A start is *entering* (the middle runs) -> *alive* (pid 1 is known; it becomes a child of the launcher when the middle
+A start is *entering* (the middle runs) -> *alive* (pid 1 is known; it becomes a child of the template when the middle
 leaves) -> gone. `failed` is sent for one that ends before pid 1 is known or through its deadline, `exited` for any other; either only
 when no process of it is left.
 """
+import functools
 import os
 import select
 import signal
 import struct
 import time
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from . import frames, kernel, prepare
 from .sandbox import INNER_ID, StartRequest, StepFailed
+from .template import End, Template
 
 #: From the fork to the end of the middle. Moving between cgroups takes tens of milliseconds, on a busy host more.
 ENTERING_MAX_S = 20.0
@@ -22,12 +24,13 @@ class Instance:
     def __init__(self, request: StartRequest, first: int, sync: int) -> None:
         self.id = request.id
         self.uid = request.uid
-        #: Pid of the process the launcher forked: the middle, or at level `none` the instance itself.
+        #: Pid of the process the template forked: the middle, or at level `none` the instance itself.
         self.first = first
         #: Socket to `first`; -1 when it has said all.
         self.sync = sync
         self.deadline = time.monotonic() + ENTERING_MAX_S
         self.pid = 0
+        #: Of `pid`.
         self.pidfd = -1
         self.is_killed = False
         self.failure: Optional[Dict[str, Any]] = None
@@ -36,18 +39,19 @@ class Instance:
 
 
 class Instances:
-    def __init__(self, poll: "select.poll", has_pid_namespace: bool) -> None:
+    def __init__(self, poll: "select.epoll", template: Template, has_pid_namespace: bool) -> None:
         self._poll = poll
+        self._template = template
         self._has_pid_namespace = has_pid_namespace
         self._by_id: Dict[str, Instance] = {}
-        self._by_sync: Dict[int, Instance] = {}
+        #: By descriptor: sync sockets, and pidfds of middles, of pids 1 and of strays.
+        self._listeners: Dict[int, Callable[[], None]] = {}
+        #: By pid.
         self._entering: Dict[int, Instance] = {}
         self._alive: Dict[int, Instance] = {}
-        #: Ends of children that no report has named yet.
-        self._unnamed: Dict[int, Tuple[int, Any]] = {}
+        self._strays: Set[int] = set()
         #: Ends that are known but not told: strays of the same instance may still live.
         self._untold: List[Dict[str, Any]] = []
-        self._has_strays = False
         #: For the daemon, in order.
         self.events: List[Dict[str, Any]] = []
 
@@ -60,10 +64,11 @@ class Instances:
     def add(self, request: StartRequest, pid: int, sync: int) -> None:
         instance = Instance(request, pid, sync)
         self._by_id[instance.id] = instance
-        self._by_sync[sync] = instance
-        self._poll.register(sync, select.POLLIN)
+        os.set_blocking(sync, False)
+        self._listen(sync, select.EPOLLIN, functools.partial(self._hear, instance))
         if self._has_pid_namespace:
             self._entering[pid] = instance
+            self._watch(pid, functools.partial(self._end_of_middle, instance))
         else:
             self._name(instance, pid)
 
@@ -73,9 +78,9 @@ class Instances:
         if instance is not None:
             instance.is_killed = True
             self._hear(instance)
-            # Without a pidfd the middle has not forked yet, or is about to name pid 1, which is killed then.
-            if instance.pidfd >= 0:
-                kernel.pidfd_kill(instance.pidfd, signal.SIGKILL)
+            # Without a pid the middle has not forked yet, or is about to name pid 1, which is killed then.
+            if instance.pid:
+                os.kill(instance.pid, signal.SIGKILL)
                 if instance.first in self._entering:
                     os.kill(instance.first, signal.SIGKILL)
 
@@ -84,31 +89,11 @@ class Instances:
             self.kill(id)
 
     def hear(self, ready: List[int]) -> None:
-        """Reads what the first processes behind these descriptors have said."""
+        """Reads what the processes behind these descriptors have said, and takes their ends."""
         for descriptor in ready:
-            instance = self._by_sync.get(descriptor)
-            if instance is not None:
-                self._hear(instance)
-
-    def reap(self) -> None:
-        """Takes the ends of all children that have ended."""
-        while True:
-            try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
-            except ChildProcessError:
-                break
-            if pid == 0:
-                break
-            if pid in self._entering:
-                self._end_of_middle(self._entering.pop(pid), status)
-            elif pid in self._alive:
-                self._end(self._alive[pid], status, usage)
-            else:
-                self._unnamed[pid] = (status, usage)
-        if self._untold or self._has_strays:
-            self._kill_strays()
-        if not self._entering:
-            self._unnamed.clear()
+            listener = self._listeners.get(descriptor)
+            if listener is not None:
+                listener()
 
     def expire(self) -> None:
         now = time.monotonic()
@@ -118,17 +103,41 @@ class Instances:
                 os.kill(pid, signal.SIGKILL)
                 self.kill(instance.id)
 
-    def timeout_ms(self) -> Optional[int]:
+    def timeout_s(self) -> Optional[float]:
         """Until the next deadline; None when there is none."""
         deadlines = [instance.deadline for instance in self._entering.values()]
         if not deadlines:
             return None
-        return max(0, int((min(deadlines) - time.monotonic()) * 1000)) + 1
+        return max(0, min(deadlines) - time.monotonic()) + 0.001
+
+    def _listen(self, descriptor: int, events: int, listener: Callable[[], None]) -> None:
+        self._listeners[descriptor] = listener
+        self._poll.register(descriptor, events)
+
+    def _forget(self, descriptor: int) -> None:
+        self._poll.unregister(descriptor)
+        del self._listeners[descriptor]
+        os.close(descriptor)
+
+    def _watch(self, pid: int, on_end: Callable[[End], None]) -> int:
+        """Gives a pidfd. The process can't be another one by now: it was not waited for."""
+        pidfd = kernel.pidfd_open(pid)
+        # By edge: a pid 1 that dies before its middle can only be waited for when the middle is gone.
+        self._listen(pidfd, select.EPOLLIN | select.EPOLLET, functools.partial(self._take_end, pid, pidfd, on_end))
+        return pidfd
+
+    def _take_end(self, pid: int, pidfd: int, on_end: Callable[[End], None]) -> None:
+        end = self._template.wait(pid)
+        if end is not None:
+            self._forget(pidfd)
+            on_end(end)
 
     def _hear(self, instance: Instance) -> None:
-        while instance.sync >= 0 and select.select([instance.sync], [], [], 0)[0]:
+        while instance.sync >= 0:
             try:
                 message = os.read(instance.sync, 4096)
+            except BlockingIOError:
+                return
             except OSError:
                 message = b""
             kind = message[:1]
@@ -139,9 +148,7 @@ class Instances:
             elif kind == b"f":
                 instance.failure = frames.decode_json(message[1:])
             else:
-                self._poll.unregister(instance.sync)
-                del self._by_sync[instance.sync]
-                os.close(instance.sync)
+                self._forget(instance.sync)
                 instance.sync = -1
 
     def _map(self, instance: Instance) -> None:
@@ -158,38 +165,34 @@ class Instances:
         instance.pid = pid
         self._alive[pid] = instance
         self.events.append({"event": "forked", "id": instance.id, "pid": pid})
-        if pid in self._unnamed:
-            self._end(instance, *self._unnamed.pop(pid))
-            return
-        # Not somebody else's pid by now: only this process reaps it, and it has not.
-        instance.pidfd = kernel.pidfd_open(pid)
+        instance.pidfd = self._watch(pid, functools.partial(self._end, instance))
         if instance.is_killed:
-            kernel.pidfd_kill(instance.pidfd, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
 
-    def _end_of_middle(self, instance: Instance, status: int) -> None:
+    def _end_of_middle(self, instance: Instance, end: End) -> None:
+        del self._entering[instance.first]
         self._hear(instance)
         if instance.end is not None:
             self.events.append(instance.end)
         if instance.pid != 0:
+            if instance.pid in self._alive:
+                self._listeners[instance.pidfd]()
             return
-        code, number = _outcome(status)
+        code, number = _outcome(end.status)
         how = f"killed by signal {number}" if number else f"exit status {code}"
         failure = instance.failure or {"step": "entering", "errno": 0, "detail": f"the first process ended: {how}"}
         del self._by_id[instance.id]
         # It may have forked pid 1 and died before it could say so.
-        self._has_strays = True
         self._untold.append({"event": "failed", "id": instance.id, **failure})
+        self._kill_strays()
 
-    def _end(self, instance: Instance, status: int, usage: Any) -> None:
+    def _end(self, instance: Instance, end: End) -> None:
         self._hear(instance)
         del self._alive[instance.pid]
         del self._by_id[instance.id]
-        if instance.pidfd >= 0:
-            os.close(instance.pidfd)
-        code, number = _outcome(status)
-        cpu_ms = round((usage.ru_utime + usage.ru_stime) * 1000, 3)
+        code, number = _outcome(end.status)
         event: Dict[str, Any] = {"event": "exited", "id": instance.id, "code": code, "signal": number}
-        event.update(max_rss_bytes=usage.ru_maxrss * 1024, cpu_ms=cpu_ms)
+        event.update(max_rss_bytes=end.max_rss_kib * 1024, cpu_ms=end.cpu_us / 1000)
         if instance.failure is not None:
             event = {"event": "failed", "id": instance.id, **instance.failure}
         if instance.first in self._entering:
@@ -200,25 +203,29 @@ class Instances:
             # The kernel reports the end of pid 1 only after the end of its whole namespace.
             self.events.append(event)
         else:
-            self._has_strays = True
             self._untold.append(event)
+            self._kill_strays()
 
     def _kill_strays(self) -> None:
         """Children that belong to no instance: orphans of a dead one, without a PID namespace to take them along. Each may leave
         orphans itself, so this comes back with every end until there are none."""
-        known = self._entering.keys() | self._alive.keys()
-        strays = [pid for pid in _children() if pid not in known]
-        for pid in strays:
-            os.kill(pid, signal.SIGKILL)
-        if not strays:
-            self._has_strays = False
+        children = self._template.children()
+        # A pid 1 that is the template's child by now was reported before its middle left.
+        for instance in list(self._entering.values()):
+            self._hear(instance)
+        known = self._entering.keys() | self._alive.keys() | self._strays
+        for pid in children:
+            if pid not in known:
+                self._strays.add(pid)
+                self._watch(pid, functools.partial(self._end_of_stray, pid))
+                os.kill(pid, signal.SIGKILL)
+        if not self._strays:
             self.events += self._untold
             self._untold = []
 
-
-def _children() -> List[int]:
-    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
-        return [int(pid) for pid in file.read().split()]
+    def _end_of_stray(self, pid: int, _end: End) -> None:
+        self._strays.remove(pid)
+        self._kill_strays()
 
 
 def _outcome(status: int) -> Tuple[Optional[int], Optional[int]]:

@@ -1,8 +1,8 @@
-"""The first half of a start: from a fork of the launcher to a finished sandbox that knows no function.
+"""The first half of a start: from a fork of the template to a finished sandbox that knows no function.
 
-Three processes: the launcher forks the *middle*, which enters the namespaces and forks *pid 1* of the new PID
+Three processes: the template forks the *middle*, which enters the namespaces and forks *pid 1* of the new PID
 namespace. Pid 1 waits while the middle builds the root that both stand in, and goes on when the middle has left: what
-the middle writes to its memory goes with it, and pid 1 keeps sharing nearly all of the launcher's. The order of the
+the middle writes to its memory goes with it, and pid 1 keeps sharing nearly all of the template's. The order of the
 steps matters; each says why it stands there.
 
 Does not block: with network `host`, the host's loopback and abstract sockets; reading what everybody may read in /usr.
@@ -29,19 +29,16 @@ EXIT_FAILED = 70
 
 def session(sandbox: Sandbox) -> None:
     """1. Own session: signals cross PID namespaces inside one process group, and could reach the launcher. Own signals:
-    the launcher ignores INT and TERM, and has a wake-up descriptor."""
+    the launcher ignores INT and TERM."""
     os.setsid()
     # `_signal` is what `signal` wraps; the wrapping makes enums and writes to 80 pages of memory that could stay shared.
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 
 
 def inherited(sandbox: Sandbox) -> None:
-    """2. Nothing of the launcher stays open: control, other starts, pidfds of other instances."""
-    os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), 0, inheritable=True)
+    """2. Nothing of the template stays open: its connection to the bookkeeper. Descriptor 0 is /dev/null already."""
     kernel.close_all_but([sandbox.sync, sandbox.launcher, sandbox.store_tree])
 
 
@@ -87,12 +84,12 @@ def namespaces(sandbox: Sandbox) -> None:
 
 
 def identity(sandbox: Sandbox) -> None:
-    """7. Before any mount: a tmpfs made by an unmapped user can't be written. Root's maps are written by the launcher: a
+    """7. Before any mount: a tmpfs made by an unmapped user can't be written. Root's maps are written by the bookkeeper: a
     process inside the new namespace may only map itself."""
     if sandbox.is_root:
         os.write(sandbox.sync, b"u")
         if os.read(sandbox.sync, 1) != b"m":
-            raise OSError(errno.ECANCELED, "the launcher is gone")
+            raise OSError(errno.ECANCELED, "the bookkeeper is gone")
         os.setresgid(INNER_ID, INNER_ID, INNER_ID)
         os.setresuid(INNER_ID, INNER_ID, INNER_ID)
         # The change made this process undumpable, and its own /proc files somebody else's.
@@ -116,7 +113,7 @@ def second_fork(sandbox: Sandbox) -> None:
 
 
 def report(sandbox: Sandbox) -> None:
-    """9. The launcher learns who its child will be; the daemon who dials."""
+    """9. The bookkeeper learns who its child will be; the daemon who dials."""
     os.write(sandbox.sync, b"p" + struct.pack("=I", sandbox.pid))
     greet(sandbox)
 
@@ -175,7 +172,7 @@ def pivot(sandbox: Sandbox) -> None:
 
 
 def orphans(sandbox: Sandbox) -> None:
-    """Level `none` has no PID namespace: orphans of the function come to this process instead of the launcher."""
+    """Level `none` has no PID namespace: orphans of the function come to this process instead of the template."""
     kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     os.close(sandbox.sync)
 
@@ -188,7 +185,7 @@ _NOT_ISOLATED: List[Step] = [session, inherited, dial, greet, cgroups, death_wit
 
 def prepare(sandbox: Sandbox) -> None:
     """Returns in the process that will be the instance, with `sandbox.prepared` to send. Before there is one, a failure is
-    raised as StepFailed in a process that can tell the launcher; after that it goes to the daemon and ends the process."""
+    raised as StepFailed in a process that can tell the bookkeeper; after that it goes to the daemon and ends the process."""
     if not sandbox.is_isolated:
         run(sandbox, _NOT_ISOLATED)
         sandbox.prepared = _prepared_frame(sandbox)

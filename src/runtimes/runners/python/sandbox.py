@@ -68,9 +68,9 @@ class Sandbox:
     ) -> None:
         self.settings = settings
         self.request = request
-        #: Seqpacket socket to the launcher: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up.
+        #: Seqpacket socket to the bookkeeper: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up.
         self.sync = sync
-        #: pidfd of the launcher.
+        #: pidfd of the template.
         self.launcher = launcher
         #: Detached mount of the content store.
         self.store_tree = store_tree
