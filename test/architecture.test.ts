@@ -9,7 +9,7 @@ const src = join(import.meta.dirname, '..', 'src');
 const rooms: Readonly<Record<string, { readonly values: readonly string[]; readonly types?: readonly string[] }>> = {
   errors: { values: [] },
   main: { values: ['cli', 'errors'] },
-  cli: { values: ['daemon', 'config', 'repo', 'registry', 'reconcile', 'runtimes', 'errors'] },
+  cli: { values: ['daemon', 'config', 'repo', 'registry', 'reconcile', 'runtimes', 'observability', 'errors'] },
   daemon: { values: ['config', 'repo', 'registry', 'reconcile', 'pool', 'runtimes', 'gateway', 'observability', 'errors'] },
   config: { values: ['errors'] },
   repo: { values: ['errors'], types: ['config'] },

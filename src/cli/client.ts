@@ -2,7 +2,7 @@ import { FaasError, type Problem } from '../errors.ts';
 import type { ClientOptions, CommandIo } from './options.ts';
 import { reportFailure } from './report.ts';
 
-const DEFAULT_URL = 'http://127.0.0.1:8000';
+const DEFAULT_PORT = 8000;
 /** Exists only while the daemon has no keys and listens on loopback. */
 const DEFAULT_KEY = 'demo-key';
 
@@ -21,7 +21,9 @@ export interface DaemonCall {
  * error; that was then reported already.
  */
 export async function callDaemon(options: ClientOptions, io: CommandIo, call: DaemonCall): Promise<Response | undefined> {
-  const base = daemonUrl(options.url ?? nonEmpty(io.env['FAAS_URL']) ?? DEFAULT_URL);
+  const base = daemonUrl(
+    options.url ?? nonEmpty(io.env['FAAS_URL']) ?? `http://127.0.0.1:${nonEmpty(io.env['FAAS_API_PORT']) ?? DEFAULT_PORT}`,
+  );
   const key = options.key ?? nonEmpty(io.env['FAAS_KEY']) ?? DEFAULT_KEY;
   if (!/^[\x21-\x7e]+$/.test(key)) throw new FaasError('usage', { detail: 'The key has characters that no key has.' });
   let response: Response;
@@ -79,7 +81,7 @@ function daemonUrl(text: string): string {
   const url = URL.parse(text);
   if (url === null || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.username !== '' || url.search !== '') {
     throw new FaasError('usage', {
-      detail: `${JSON.stringify(text.slice(0, 100))} is not the URL of a daemon, such as ${DEFAULT_URL}.`,
+      detail: `${JSON.stringify(text.slice(0, 100))} is not the URL of a daemon, such as http://127.0.0.1:${DEFAULT_PORT}.`,
     });
   }
   return url.href.replace(/\/+$/, '');

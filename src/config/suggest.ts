@@ -13,8 +13,24 @@ function closest(word: string, candidates: Iterable<string>): string | undefined
   return best;
 }
 
+/** What people write who know other systems; no slip of the pen leads from one to the other. */
+const OTHER_NAMES: Readonly<Record<string, string>> = {
+  port: 'api_gateway_port',
+  log_level: 'logging_level',
+  isolation: 'process_isolation_level',
+  storage: 'function_storage_path',
+  env: 'environment',
+  mode: 'execution_mode',
+  cpu: 'cpu_limit',
+  requirements: 'dependencies',
+  entrypoint: 'handler',
+  replicas: 'max_instances',
+};
+
 /** `; did you mean x?`, or nothing. */
 export function didYouMean(word: string, candidates: Iterable<string>): string {
-  const meant = closest(word, candidates);
+  const known = [...candidates];
+  const other = Object.hasOwn(OTHER_NAMES, word) ? OTHER_NAMES[word] : undefined;
+  const meant = other !== undefined && known.includes(other) ? other : closest(word, known);
   return meant === undefined ? '' : `; did you mean ${meant}?`;
 }

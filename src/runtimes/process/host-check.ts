@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { FaasError } from '../../errors.ts';
-import { systemClock } from '../../observability/clock.ts';
+import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { findInterpreter } from './interpreters.ts';
@@ -63,11 +63,11 @@ interface PythonProbe {
  * Everything that decides how well functions run on this host, each found out by trying it. Leaves nothing behind.
  * Never rejects because of what the host lacks.
  */
-export async function checkHost(): Promise<readonly HostCheck[]> {
+export async function checkHost(clock: Clock): Promise<readonly HostCheck[]> {
   const python = await probePython();
   const checks: HostCheck[] = [checkNode(), await checkGit(), checkPython(python)];
   if (!(python instanceof Error)) checks.push(checkSeccomp(python), checkUserNamespaces(python));
-  checks.push(await checkCgroups(), checkRoot(), ...checkInotify(), await checkIsolation(), await checkDocker());
+  checks.push(await checkCgroups(), checkRoot(), ...checkInotify(), await checkIsolation(clock), await checkDocker());
   return checks;
 }
 
@@ -203,7 +203,7 @@ function checkInotify(): HostCheck[] {
   });
 }
 
-async function checkIsolation(): Promise<HostCheck> {
+async function checkIsolation(clock: Clock): Promise<HostCheck> {
   const storeDirectory = mkdtempSync(join(tmpdir(), 'gitfaas-check-'));
   chmodSync(storeDirectory, 0o755);
   const common = { name: 'isolation by default', required: true } as const;
@@ -212,7 +212,7 @@ async function checkIsolation(): Promise<HostCheck> {
       isolation: 'auto',
       isLoopback: true,
       storeDirectory,
-      clock: systemClock,
+      clock,
       logger: SILENT,
       onLog: () => {},
       stateId: STATE_ID,

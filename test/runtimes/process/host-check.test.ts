@@ -1,11 +1,12 @@
 import test from 'ava';
 import { readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { systemClock } from '../../../src/observability/clock.ts';
 import { checkHost } from '../../../src/runtimes/process/host-check.ts';
 
 test.serial('the host is checked by trying, every lack says what it costs and how to mend it, and nothing is left', async (t) => {
   const before = readdirSync(tmpdir()).filter((name) => name.startsWith('gitfaas-check-'));
-  const checks = await checkHost();
+  const checks = await checkHost(systemClock);
   for (const { name, ok, found, costs, fix } of checks) {
     t.truthy(found, name);
     t.is(costs === undefined, ok, name);
