@@ -17,7 +17,7 @@ export interface HandlerSource {
   /** Path from the top of the workspace, for the problem. */
   readonly file: string;
   readonly code: Uint8Array;
-  /** Name that the top level of the file must give. */
+  /** Name that the top level of the file must give; empty while it is not known. */
   readonly callable: string;
   /** `python3` or `python3.N`: whose grammar counts. */
   readonly runtime: string;

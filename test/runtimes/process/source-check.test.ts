@@ -86,6 +86,11 @@ test('nothing of a file is executed', async (t) => {
   t.deepEqual(problems, []);
 });
 
+test('while the configuration cannot be read, no name is asked for', async (t) => {
+  t.deepEqual(await checkSources([source('def main(r): pass', '')]), []);
+  t.is((await checkSources([source('def main(r: pass', '')])).length, 1);
+});
+
 test('a runtime that this host lacks, or that is none, is a problem that says what to do', async (t) => {
   const problems = await checkSources([
     { ...source('def handle(r): pass'), runtime: 'python3.2' },

@@ -23,7 +23,7 @@ Problem = Dict[str, Union[int, str]]
 
 
 def check(code: bytes, callable_name: str) -> Optional[Problem]:
-    """The first problem of one file."""
+    """The first problem of one file. Without a name only faults of syntax count."""
     if b"\0" in code:
         before = code[: code.index(b"\0")]
         line = before.count(b"\n") + 1
@@ -39,7 +39,7 @@ def check(code: bytes, callable_name: str) -> Optional[Problem]:
         return _problem(1, 1, "the code is nested too deeply to be compiled")
     except (ValueError, UnicodeError) as error:
         return _problem(1, 1, f"the file cannot be compiled: {error}")
-    if _names(tree.body, callable_name):
+    if callable_name == "" or _names(tree.body, callable_name):
         return None
     return _problem(1, 1, f"there is no `{callable_name}` at the top level of the file")
 
