@@ -190,7 +190,10 @@ const EXHAUSTION: readonly Attempt[] = [
   },
   {
     title: 'starts threads without end',
-    code: 'result = until_refused(lambda count: threading.Thread(target=time.sleep, args=(60,), daemon=True).start())',
+    code: `
+release = threading.Event()
+result = until_refused(lambda count: threading.Thread(target=release.wait).start())
+release.set()`,
     result: 'RuntimeError',
   },
   {

@@ -27,7 +27,7 @@ function config(level: string): string {
   return `system:
   process_isolation_level: ${level}
 functions:
-  attacker: {memory: 96Mi, pids: 24, timeout: 2s, max_instances: 2}
+  attacker: {memory: 128Mi, pids: 16, timeout: 2s, max_instances: 2}
   neighbour: {min_instances: 1, environment: {TOKEN: neighbour-secret}}
 `;
 }
