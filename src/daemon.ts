@@ -33,6 +33,7 @@ import { createPorcelain } from './repo/porcelain.ts';
 import { createGitEndpoint } from './repo/push/http-backend.ts';
 import { openHookServer } from './repo/push/hook-server.ts';
 import { dirtyPaths, takeSnapshot } from './repo/snapshot.ts';
+import { removeStaleLocks } from './repo/stale-locks.ts';
 import { lockState, openStateDirectory } from './repo/state-lock.ts';
 import { functionTrees } from './repo/tree.ts';
 import { openWorkspace } from './repo/workspace.ts';
@@ -88,7 +89,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   stack.defer(() => logger.flush());
 
   const stateDirectory = await openStateDirectory(system.functionStoragePath, workspace.root);
-  stack.use(await lockState(stateDirectory));
+  const stateLock = stack.use(await lockState(stateDirectory));
   await rememberStorage(workspace, stateDirectory);
   const objectDirectory = join(stateDirectory, OBJECTS_DIRECTORY);
   const access: TreeAccess = {
@@ -100,6 +101,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const servedRef = start.config.git.branchRef ?? (await workspace.headRef());
   if (servedRef === undefined)
     throw new FaasError('workspace_invalid', { detail: 'HEAD is detached and `git.branch` is not set, so no branch is served.' });
+  const staleLocks = stateLock.isInherited ? await removeStaleLocks(workspace, servedRef) : [];
+  if (staleLocks.length > 0) logger.warn({ locks: staleLocks }, 'removed locks that git left when the daemon was killed');
 
   const runtime = stack.use(
     await createProcessRuntime({

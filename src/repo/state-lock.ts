@@ -42,6 +42,8 @@ export async function openStateDirectory(directory: string, root: string): Promi
 /** Held for the life of one daemon. */
 export interface StateLock extends AsyncDisposable {
   readonly path: string;
+  /** The daemon before did not end by itself: it was killed, or the host went down. */
+  readonly isInherited: boolean;
 }
 
 /**
@@ -55,6 +57,7 @@ export async function lockState(stateDirectory: string): Promise<StateLock> {
   const text = `${JSON.stringify({ ...own, lock: randomUUID() })}\n`;
   const draft = `${path}.${randomUUID()}`;
   await writeFile(draft, text, { mode: 0o600 });
+  let isInherited = false;
   try {
     for (let attempt = 0; attempt < 10; attempt++) {
       // The link appears with its content complete, or not at all.
@@ -65,8 +68,8 @@ export async function lockState(stateDirectory: string): Promise<StateLock> {
           throw error;
         },
       );
-      if (!isTaken) return { path, [Symbol.asyncDispose]: () => unlock(path, text) };
-      await removeStale(path);
+      if (!isTaken) return { path, isInherited, [Symbol.asyncDispose]: () => unlock(path, text) };
+      isInherited ||= await removeStale(path);
       await sleep(5 + Math.random() * 20);
     }
     throw new FaasError('workspace_locked', { detail: 'Other daemons are starting on this workspace.' });
@@ -75,12 +78,13 @@ export async function lockState(stateDirectory: string): Promise<StateLock> {
   }
 }
 
-async function removeStale(path: string): Promise<void> {
+/** True once the lock of a process that is gone is out of the way. */
+async function removeStale(path: string): Promise<boolean> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined;
     throw error;
   });
-  if (text === undefined) return;
+  if (text === undefined) return false;
   const owner = parseIdentity(text);
   const living = owner === undefined ? undefined : await identityOf(owner.pid);
   if (owner !== undefined && living?.startTime === owner.startTime && living.bootId === owner.bootId) {
@@ -95,6 +99,7 @@ async function removeStale(path: string): Promise<void> {
   const moved = await readFile(aside, 'utf8').catch(() => text);
   if (moved !== text) await link(aside, path).catch(() => {});
   await rm(aside, { force: true });
+  return moved === text;
 }
 
 async function unlock(path: string, text: string): Promise<void> {

@@ -35,20 +35,20 @@ export interface WorkspaceFacts {
 const REMEMBERED_TREES = 64;
 
 /** The repository being served: where it lies and what its HEAD and branches say right now. Only what cannot change is cached. */
-export class Workspace implements Omit<WorkspaceFacts, 'commonDir'> {
+export class Workspace implements WorkspaceFacts {
   readonly root: string;
   readonly gitDir: string;
+  readonly commonDir: string;
   readonly objectDirectory: string;
   readonly objectFormat: ObjectFormat;
   readonly git: Git;
-  readonly #commonDir: string;
   /** Root trees by commit: neither ever changes. */
   readonly #trees = new Map<string, string>();
 
   constructor(facts: WorkspaceFacts) {
-    this.#commonDir = facts.commonDir;
     this.root = facts.root;
     this.gitDir = facts.gitDir;
+    this.commonDir = facts.commonDir;
     this.objectDirectory = facts.objectDirectory;
     this.objectFormat = facts.objectFormat;
     this.git = new Git(facts.gitDir, facts.root);
@@ -69,7 +69,7 @@ export class Workspace implements Omit<WorkspaceFacts, 'commonDir'> {
   /** Commit and tree of a full ref; undefined only while the branch is unborn. A broken ref is `git_failed`, never "absent". */
   async tip(ref: string): Promise<{ readonly commit: string; readonly tree: string } | undefined> {
     // A loose ref outranks packed ones. Reading it spares a git child for each of the many looks at an unmoved branch.
-    const loose = /^([0-9a-f]{40,64})\n$/.exec(await readText(join(this.#commonDir, ref)))?.[1];
+    const loose = /^([0-9a-f]{40,64})\n$/.exec(await readText(join(this.commonDir, ref)))?.[1];
     const known = loose === undefined ? undefined : this.#trees.get(loose);
     if (loose !== undefined && known !== undefined) return { commit: loose, tree: known };
     const found = await this.#askTip(ref);

@@ -1,4 +1,6 @@
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { launchDaemonProcess, makeWorkspace, startDaemonProcess, type DaemonProcess } from '../support/daemon-process.ts';
@@ -87,6 +89,27 @@ test.serial('killed at any moment, a daemon comes back with everything it had ac
   t.true(work.acknowledged.length > 0);
   t.true(work.pushed.length > 0);
   await assertStopsClean(t, workspace, daemon);
+});
+
+test.serial('locks of git children that were killed with the daemon do not outlive them; those of others do', async (t) => {
+  const workspace = await makeWorkspace(t);
+  const locks = ['.git/index.lock', '.git/HEAD.lock', '.git/refs/heads/main.lock'];
+  const killed = await launchDaemonProcess(workspace.directory);
+  await killed.kill();
+  await workspace.write(Object.fromEntries(locks.map((path) => [path, ''])));
+
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  await daemon.json('/functions/hello', { method: 'PUT', json: { code: handlerFor('after') } });
+  t.deepEqual(
+    locks.filter((path) => existsSync(join(workspace.directory, path))),
+    [],
+  );
+  t.is(await daemon.stop(), 0);
+
+  await workspace.write({ '.git/index.lock': '' });
+  const next = await startDaemonProcess(t, workspace.directory);
+  t.is((await next.call('/invoke/hello', { method: 'POST' })).text, 'after');
+  t.is((await next.call('/functions/hello', { method: 'DELETE' })).json()['code'], 'held');
 });
 
 for (const { title, files, isCommitted } of [
