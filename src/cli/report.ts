@@ -25,5 +25,8 @@ export function reportFailure(failure: Failure, io: Pick<CommandIo, 'stderr'>): 
 export function reportError(thrown: unknown, io: Pick<CommandIo, 'stderr'>): number {
   const error = toFaasError(thrown);
   reportFailure(error, io);
+  // Our own mistake: without its origin nobody could report it.
+  if (error.code === 'internal' && error.cause instanceof Error)
+    io.stderr(`${printable(error.cause.stack ?? error.cause.message)}\n`);
   return error.code === 'usage' ? EXIT_USAGE : EXIT_FAILED;
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { link, mkdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { join, sep } from 'node:path';
+import { access, constants, link, mkdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { dirname, join, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FaasError, printable } from '../errors.ts';
 import { FUNCTIONS_DIRECTORY } from './tree.ts';
@@ -19,10 +19,10 @@ const LOCK_NAME = 'daemon.lock';
 /**
  * Makes the directory that holds all state (0700) and answers its real path. Inside a work tree it gets a `.gitignore` of
  * its own, so that no file of the user changes. FaasError `workspace_invalid` for a place where it would hide or swallow
- * the user's files.
+ * the user's files, `storage_failed` where nothing can be written.
  */
 export async function openStateDirectory(directory: string, root: string): Promise<string> {
-  await mkdir(directory, { recursive: true, mode: 0o700 });
+  await requireWritable(directory);
   const path = await realpath(directory);
   const functions = join(root, FUNCTIONS_DIRECTORY);
   if (!(await stat(path)).isDirectory() || isAtOrBelow(root, path) || isAtOrBelow(path, functions)) {
@@ -37,6 +37,36 @@ export async function openStateDirectory(directory: string, root: string): Promi
     });
   }
   return path;
+}
+
+/** Makes the directory where it is missing. FaasError `storage_failed` says what stands in the way, and what else to do. */
+async function requireWritable(directory: string): Promise<void> {
+  const failure = await mkdir(directory, { recursive: true, mode: 0o700 }).then(
+    async () => await writeFailure(directory),
+    // Node tells ENOENT where the file system is read-only (26.10), so the parent is asked.
+    async (error: NodeJS.ErrnoException) => (await writeFailure(await nearestExisting(directory))) ?? error,
+  );
+  if (failure === undefined) return;
+  throw new FaasError('storage_failed', {
+    detail:
+      `The daemon's own state cannot be kept in ${printable(directory)} (${failure.code ?? failure.message}). ` +
+      'Set `function_storage_path` to a directory that can be written.',
+    cause: failure,
+  });
+}
+
+async function writeFailure(path: string): Promise<NodeJS.ErrnoException | undefined> {
+  return await access(path, constants.W_OK).then(
+    () => undefined,
+    (error: NodeJS.ErrnoException) => error,
+  );
+}
+
+async function nearestExisting(path: string): Promise<string> {
+  for (let parent = dirname(path); parent !== dirname(parent); parent = dirname(parent)) {
+    if ((await stat(parent).catch(() => undefined)) !== undefined) return parent;
+  }
+  return '/';
 }
 
 /** Held for the life of one daemon. */
