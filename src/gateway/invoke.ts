@@ -5,10 +5,10 @@ import type { Invocation } from '../pool/instance.ts';
 import { sendAnswer } from './answer.ts';
 import { requireScope } from './auth.ts';
 import type { Authenticator } from './auth.ts';
+import { CallerGone } from './caller-gone.ts';
 import { parseCallerTimeoutMs } from './caller-timeout.ts';
 import { forwardedHeaders } from './headers.ts';
 import { parseInvokeTarget } from './invoke-target.ts';
-import type { InvokeTarget } from './invoke-target.ts';
 import type { DeploymentTable, StatusSource } from './ports.ts';
 import type { RateLimiter } from './rate-limit.ts';
 import { declaredLengthBytes, readBody } from './read-body.ts';
@@ -66,52 +66,18 @@ export async function invoke(
     }
   }
   const headers = forwardedHeaders(req, context.callId, deadlineMs, body.length);
-  const invocation = new HttpInvocation(req, res, context.callId, target, headers, body);
+  const invocation: Invocation = {
+    callId: context.callId,
+    method: req.method as string,
+    path: target.path,
+    query: target.query,
+    headers,
+    body,
+    signal: CallerGone.of(res),
+  };
   // Again, because a deploy while the body arrived retired that pool; nothing may be awaited from here to `invoke`.
   const serving = ports.deployments.find(target.name);
   if (serving === undefined) throw unknownFunction(target.name, ports.status);
   context.version = serving.version;
   sendAnswer(res, context, await serving.pool.invoke(invocation, deadlineMs), ports.isDraining());
-}
-
-/** One call as the pool sees it. A class for the sake of `signal`: most calls never look at it, so it is made on demand. */
-class HttpInvocation implements Invocation {
-  readonly callId: string;
-  readonly method: string;
-  readonly path: string;
-  readonly query: string;
-  readonly headers: readonly string[];
-  readonly body: Uint8Array;
-  readonly #res: ServerResponse;
-  #controller: AbortController | undefined;
-
-  constructor(
-    req: IncomingMessage,
-    res: ServerResponse,
-    callId: string,
-    target: InvokeTarget,
-    headers: readonly string[],
-    body: Uint8Array,
-  ) {
-    this.callId = callId;
-    this.method = req.method as string;
-    this.path = target.path;
-    this.query = target.query;
-    this.headers = headers;
-    this.body = body;
-    this.#res = res;
-  }
-
-  get signal(): AbortSignal {
-    if (this.#controller !== undefined) return this.#controller.signal;
-    const controller = new AbortController();
-    this.#controller = controller;
-    const res = this.#res;
-    const abort = (): void => {
-      if (!res.writableFinished) controller.abort(new FaasError('cancelled', { detail: 'The caller closed the connection.' }));
-    };
-    if (res.closed) abort();
-    else res.once('close', abort);
-    return controller.signal;
-  }
 }

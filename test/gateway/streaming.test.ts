@@ -2,6 +2,7 @@ import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import test from 'ava';
 import { FaasError } from '../../src/errors.ts';
+import type { CallSignal } from '../../src/pool/instance.ts';
 import { answerWith, startGateway } from '../support/gateway-fixture.ts';
 import { call, connectTo, open, readUntilEnd } from '../support/http-client.ts';
 import { waitUntil } from '../support/wait-until.ts';
@@ -97,11 +98,11 @@ test('HEAD of a streaming function answers at once and lets the handler run out'
 
 test('the signal of a call tells when its caller left, and not when it was answered', async (t) => {
   await using fixture = await startGateway();
-  let signal: AbortSignal | undefined;
+  let signal: CallSignal | undefined;
   let wasAborted: boolean | undefined;
   fixture.table.serve('wait', async (invocation) => {
     signal = invocation.signal;
-    await once(signal as AbortSignal, 'abort');
+    await new Promise<void>((resolve) => signal?.addEventListener('abort', resolve));
     wasAborted = true;
     throw new FaasError('cancelled');
   });
@@ -110,9 +111,9 @@ test('the signal of a call tells when its caller left, and not when it was answe
   await waitUntil(() => signal !== undefined);
   socket.destroy();
   await waitUntil(() => wasAborted === true);
-  t.is((signal?.reason as FaasError).code, 'cancelled');
+  t.true(signal?.aborted);
 
-  let answered: AbortSignal | undefined;
+  let answered: CallSignal | undefined;
   fixture.table.serve('echo', async (invocation) => {
     answered = invocation.signal;
     return { answer: answerWith('done') };
