@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 // The command of a checkout (`npm link`): plain JavaScript, because it may be started by an older Node than the daemon needs.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,7 +16,19 @@ if (major > 24 || (major === 24 && minor >= 12)) {
     process.stderr.write(`gitfaas: Node ${process.versions.node} is too old, 24.12 is needed; run \`npm ci --ignore-scripts\` in ${top}, which brings one.\n`);
     process.exit(1);
   }
-  // Signals from a terminal reach the child as well; waiting for it is all that is left to do.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => {});
-  process.exitCode = spawnSync(own, [main, ...process.argv.slice(2)], { stdio: 'inherit' }).status ?? 1;
+  const child = spawn(own, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
+  // A terminal sends these two to the child as well; passed on, they would count as the second one, which stops at once.
+  const ofTerminal = process.stdin.isTTY ? ['SIGINT', 'SIGHUP'] : [];
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+    process.on(signal, () => {
+      if (!ofTerminal.includes(signal)) child.kill(signal);
+    });
+  }
+  child.on('error', (error) => {
+    process.stderr.write(`gitfaas: ${own} cannot be started: ${error.message}\n`);
+    process.exitCode = 1;
+  });
+  child.on('exit', (code) => {
+    process.exitCode = code ?? 1;
+  });
 }
