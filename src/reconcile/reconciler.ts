@@ -1,4 +1,4 @@
-import { toFaasError, type FaasError, type Problem } from '../errors.ts';
+import { formatProblem, toFaasError, type FaasError, type Problem } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { Logger } from '../observability/logger.ts';
 import type { Deployments } from '../pool/deployments.ts';
@@ -16,6 +16,8 @@ const COMPARE_MS = 30_000;
 /** While held, how soon to look again; doorbells usually come first. */
 const HELD_RETRY_MS = 1000;
 const REMEMBERED_REJECTIONS = 16;
+/** The log names the first problems; `GET /status` has all. */
+const LOGGED_PROBLEMS = 5;
 
 export interface Seen {
   readonly tree: string;
@@ -169,7 +171,7 @@ export class Reconciler {
       return;
     }
     const isTipNews = tip !== undefined && tip.tree !== seen.tree && journal.applied?.commit !== tip.commit;
-    const tipProblems = isTipNews ? await this.#apply(tip.tree, tip.commit, { isBoot: false }) : problems;
+    if (isTipNews) await this.#apply(tip.tree, tip.commit, { isBoot: false });
     const isTipServing = tip !== undefined && this.revision?.tree === tip.tree && tip.tree !== seen.tree;
     if (isTipServing) {
       this.board.update({
@@ -181,12 +183,14 @@ export class Reconciler {
     } else {
       this.board.update({
         state: 'rejected',
-        problems: isTipNews ? tipProblems : problems,
+        // Those of the files as they are: they are what somebody can correct, and what `gitfaas check` shows.
+        problems,
         refusedEdits: [],
         message: 'the workspace is not valid; the last good revision serves',
       });
     }
-    this.#parts.logger.warn({ tree: seen.tree, problems: problems.length }, 'revision refused');
+    const shown = problems.slice(0, LOGGED_PROBLEMS).map(formatProblem);
+    this.#parts.logger.warn({ tree: seen.tree, problems: problems.length, first: shown }, 'revision refused');
   }
 
   /** Makes one tree the one that serves, or returns why not. Rejects when the host and not the tree is at fault. */

@@ -87,6 +87,18 @@ test('an edit that is a mistake is named with its place, while the last good rev
   }
 });
 
+test('of a tip and edits that are both mistakes, the problems are those of the files as they are', async (t) => {
+  const workspace = await makeWorkspace(t, { hello: SIMPLE_HANDLER }, CONFIG);
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  await workspace.commit({ 'faas_config.yaml': CONFIG.replace('timeout: 5', 'timeout: five') }, 'a bad commit');
+  await statusWhen(daemon, ({ state }) => state === 'rejected');
+  await workspace.write({ 'faas_config.yaml': CONFIG, [HANDLER]: `import nowhere\n${handle}` });
+  const { problems } = await statusWhen(daemon, (status) => status.problems.some(({ file }) => file === HANDLER));
+  t.regex(problems.map(formatProblem).join('\n'), /^functions\/hello\/handler\.py:1:1: .*nowhere/);
+  t.is(problems.length, 1);
+  await check(t, daemon, 'both');
+});
+
 async function refusePush(
   t: ExecutionContext,
   daemon: DaemonProcess,
