@@ -67,6 +67,8 @@ export function createApp(ports: AppPorts): RequestListener {
     const { request } = ctx.state;
     if (ports.isDraining() && ctx.path !== '/health') throw new FaasError('draining');
     await next();
+    // All routes answer JSON. With a line end, so that a shell's prompt does not stick to it.
+    if (ctx.body !== undefined) ctx.body = `${JSON.stringify(ctx.body)}\n`;
     ctx.set('X-Call-Id', request.callId);
     ctx.set('X-Start-Time', request.startTime);
     ctx.set('X-Duration-Seconds', formatSeconds(ports.clock.nowMs() - request.arrivedMs));

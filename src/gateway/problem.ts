@@ -23,6 +23,9 @@ const LOGGED_CODES: ReadonlySet<ErrorCode> = new Set(['internal', 'git_failed', 
 /** `Retry-After` where the place that throws does not know better: these end by themselves, or by somebody's hand. */
 const RETRY_AFTER_SECONDS: Partial<Record<ErrorCode, number>> = { draining: 5, held: 5, storage_failed: 5 };
 
+/** The end of an instance is logged without its call; callers are told to look for theirs. Tracebacks name it themselves. */
+const CALL_KILLING_CODES: ReadonlySet<ErrorCode> = new Set(['crash', 'oom', 'bad_response', 'timeout'] as const);
+
 /** How much of an unread body may still come over a connection that is kept. */
 const DISCARD_MAX_BYTES = 64 * 1024;
 /** How long a client that still sends is listened to, so that it reads the answer instead of a reset connection. */
@@ -63,6 +66,13 @@ export function sendProblem(
   context.errorCode = error.code;
   if (LOGGED_CODES.has(error.code)) {
     ports.logger.error({ call_id: context.callId, code: error.code, detail: error.detail, cause: error.cause }, 'request failed');
+  }
+  if (CALL_KILLING_CODES.has(error.code)) {
+    const { callId, functionName, version } = context;
+    ports.logger.warn(
+      { call_id: callId, function: functionName, version, code: error.code, detail: error.detail },
+      'call failed',
+    );
   }
   if (isOver(res)) return;
   if (res.headersSent || error.code === 'cancelled') {

@@ -196,6 +196,11 @@ for (const [code, status, origin] of failures) {
     t.like(reply.json(), { code, status, detail: 'what happened', call_id: reply.headers['x-call-id'] });
     t.is(typeof reply.json()['fix'], 'string');
     t.false(reply.text.includes('hidden cause'));
+    // Where the answer says `See the log lines of this call id`, there is one: from the handler itself, or this.
+    const line = fixture.logLines.find(({ call_id: id }) => id === reply.headers['x-call-id']);
+    if (['crash', 'oom', 'bad_response', 'timeout'].includes(code)) {
+      t.like(line, { level: 'WARNING', function: 'echo', version: 'v-echo', code, detail: 'what happened' });
+    }
   });
 }
 

@@ -247,6 +247,7 @@ test('health is 200 while a revision serves and 503 before the first; status and
   t.is(reply.status, 503);
   t.is(reply.headers['retry-after'], '1');
   t.is(reply.json()['status'], 'starting');
+  t.true(reply.text.endsWith('}\n'), 'a line end keeps the prompt of a shell apart');
 });
 
 test('every answer carries call id, start time and duration', async (t) => {

@@ -12,7 +12,7 @@ export function statusRoutes(status: StatusSource, isDraining: () => boolean): R
         const isHealthy = status.serving && !isDraining();
         ctx.status = isHealthy ? 200 : 503;
         if (!isHealthy) ctx.set('Retry-After', isDraining() ? '5' : '1');
-        ctx.body = { ...status.health(), status: isHealthy ? 'ok' : isDraining() ? 'draining' : 'starting' };
+        ctx.body = { status: isHealthy ? 'ok' : isDraining() ? 'draining' : 'starting', ...status.health() };
       },
     },
     {
