@@ -48,6 +48,7 @@ function banner(daemon: Daemon, env: CommandIo['env']): string {
     '',
     `gitfaas serves ${daemon.workspaceRoot} (${status.servedRef ?? 'no branch'}) at ${daemon.url}`,
     `  isolation   ${daemon.isolation.level}: ${daemon.isolation.reason}`,
+    ...daemon.isolation.missing.map((lack) => `  missing     ${lack}`),
     `  functions   ${functions.length === 0 ? 'none yet' : shown}`,
     `  sync        ${status.state}: ${status.message}`,
     ...status.problems.slice(0, 20).map((problem) => `              ${formatProblem(problem)}`),
@@ -59,7 +60,7 @@ function banner(daemon: Daemon, env: CommandIo['env']): string {
   if (example !== undefined) {
     lines.push(
       '  call one    ' +
-        `curl -X POST ${daemon.url}/invoke/${example} -H 'Authorization: Bearer ${key}' -H 'Content-Type: application/json' -d '{"name":"you"}'`,
+        `curl -X POST ${daemon.url}/invoke/${example} -H "Authorization: Bearer ${key}" -H 'Content-Type: application/json' -d '{"name":"you"}'`,
     );
   }
   lines.push(`  deploy      git clone ${daemon.url.replace('://', `://git:${key}@`)}/git  …edit functions/, commit, git push`);

@@ -225,7 +225,7 @@ async function checkIsolation(clock: Clock): Promise<HostCheck> {
       required: false,
       ok: false,
       found: level,
-      costs: `weaker than strict: ${missing.join('; ')}`,
+      costs: missing.join('; '),
       fix: 'see the lines above',
     };
   } catch (error) {

@@ -42,10 +42,12 @@ export async function chooseIsolation(choice: IsolationChoice): Promise<Isolatio
   for (const level of levels) {
     const lack = await whatIsMissing(choice, level);
     if (lack === undefined) {
+      const isUnlimited = level !== 'strict' && cgroups.version === 'none';
       return {
         level,
         reason: explain(wanted, level),
-        missing: level === 'strict' || cgroups.version !== 'none' ? missing : [...new Set([...missing, noLimits(cgroups)])],
+        missing:
+          isUnlimited && !missing.some((text) => text.endsWith(noLimits(cgroups))) ? [...missing, noLimits(cgroups)] : missing,
         cgroups: cgroups.version,
         details: cgroups.details,
       };
