@@ -17,6 +17,7 @@ interface Acknowledged {
 }
 
 test('what eight writers and a pushing client were told is in the log exactly once, live, and all there is', async (t) => {
+  t.timeout(300_000);
   const workspace = await makeWorkspace(t);
   const daemon = await startDaemonProcess(t, workspace.directory);
   const markers = new Map<string, string>();

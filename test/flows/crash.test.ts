@@ -59,6 +59,7 @@ test.serial('a killed launcher comes back, and nothing of its instances is left'
 });
 
 test.serial('killed at any moment, a daemon comes back with everything it had acknowledged', async (t) => {
+  t.timeout(300_000);
   const workspace = await makeWorkspace(t, {
     written: handlerFor('start'),
     pushed: handlerFor('start'),

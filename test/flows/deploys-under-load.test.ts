@@ -18,6 +18,7 @@ interface Answer {
 }
 
 test('a hundred deploys under constant load: no request fails, and each answer comes from the version it names', async (t) => {
+  t.timeout(300_000);
   const workspace = await makeWorkspace(t, { changing: handlerFor('start'), steady: handlerFor('steady') });
   const daemon = await startDaemonProcess(t, workspace.directory);
   const clone = await cloneRepository(t, `${daemon.url.replace('://', '://git:demo-key@')}/git`);
