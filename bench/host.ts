@@ -37,6 +37,12 @@ export function proportionalSetBytes(pid: number): number {
   return kilobytesIn(readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8'), 'Pss') * 1024;
 }
 
+/** CPU time that a process has used so far, in all its threads, in microseconds; the kernel counts in hundredths of a second. */
+export function cpuMicros(pid: number): number {
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? [];
+  return (Number(fields[11]) + Number(fields[12])) * 10_000;
+}
+
 function kilobytesIn(text: string, name: string): number {
   const found = new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1];
   if (found === undefined) throw new Error(`no ${name} in ${text.slice(0, 80)}`);

@@ -13,6 +13,7 @@ const run = promisify(execFile);
 /** A server to compare with: the same Node, one process, JSON in and the same JSON out. */
 export interface Peer extends AsyncDisposable {
   readonly name: string;
+  readonly pid: number;
   readonly port: number;
   readonly path: string;
 }
@@ -41,6 +42,7 @@ async function startServer(name: string, port: number, path: string, args: reado
   await answers(port);
   return {
     name,
+    pid: child.pid ?? -1,
     port,
     path,
     async [Symbol.asyncDispose]() {

@@ -1,5 +1,6 @@
 import { rowOf, type Benchmark, type Row } from './benchmark.ts';
 import { ECHO, startBenchDaemon } from './bench-daemon.ts';
+import { cpuMicros } from './host.ts';
 import { applyLoad, type Rig } from './load-rig.ts';
 import { startFunctionsFramework, startKoaEcho } from './peers.ts';
 import { medianOf } from './quantiles.ts';
@@ -11,6 +12,7 @@ const ROUNDS = 3;
 
 interface Target {
   readonly name: string;
+  readonly pid: number;
   readonly port: number;
   readonly path: string;
 }
@@ -22,7 +24,10 @@ async function withTargets<T>(
   await using bench = await startBenchDaemon({ functions: { echo: ECHO }, entries: { echo: '{min_instances: 1}' }, nodeOptions });
   await using koa = await startKoaEcho();
   await using framework = await startFunctionsFramework();
-  return await use([{ name: 'gitfaas', port: bench.port, path: '/invoke/echo' }, koa, framework], bench.scratchDirectory);
+  return await use(
+    [{ name: 'gitfaas', pid: bench.daemon.pid, port: bench.port, path: '/invoke/echo' }, koa, framework],
+    bench.scratchDirectory,
+  );
 }
 
 export const warmCall: Benchmark = {
@@ -46,38 +51,57 @@ export const throughput: Benchmark = {
   method: `${CONNECTIONS} keep-alive connections, closed loop from a process of its own, ${ROUNDS} rounds in turn, the median round; the load shares the cores with the server`,
   async run({ isQuick, rig, nodeOptions }) {
     return await withTargets(nodeOptions, async (targets, scratch) => {
-      const perSecond = new Map<string, number[]>(targets.map(({ name }) => [name, []]));
-      const requests = new Map<string, number>();
+      const measured = new Map<string, Measured>(
+        targets.map(({ name }) => [name, { perSecond: [], cpuMicros: [], requests: 0 }]),
+      );
+      const durationMs = isQuick ? 2000 : 4000;
+      const orderFor = ({ port, path }: Target) => ({
+        port,
+        path,
+        body: BODY,
+        connections: CONNECTIONS,
+        warmupMs: 0,
+        durationMs,
+      });
+      for (const target of targets) await applyLoad(rig, { ...orderFor(target), durationMs: 2000 }, scratch);
       for (let round = 0; round < (isQuick ? 1 : ROUNDS); round += 1) {
-        for (const { name, port, path } of targets) {
-          const warmupMs = round === 0 ? 2000 : 0;
-          const order = { port, path, body: BODY, connections: CONNECTIONS, warmupMs, durationMs: isQuick ? 2000 : 4000 };
-          const result = await applyLoad(rig, order, scratch);
-          perSecond.get(name)?.push(result.perSecond);
-          requests.set(name, (requests.get(name) ?? 0) + result.requests);
+        for (const target of targets) {
+          const beforeMicros = cpuMicros(target.pid);
+          const { perSecond, requests } = await applyLoad(rig, orderFor(target), scratch);
+          const entry = measured.get(target.name) as Measured;
+          entry.perSecond.push(perSecond);
+          entry.cpuMicros.push((cpuMicros(target.pid) - beforeMicros) / requests);
+          entry.requests += requests;
         }
       }
-      return rowsOf(rig, targets, perSecond, requests);
+      return rowsOf(rig, targets, measured);
     });
   },
 };
 
-function rowsOf(
-  rig: Rig,
-  targets: readonly Target[],
-  perSecond: ReadonlyMap<string, readonly number[]>,
-  requests: ReadonlyMap<string, number>,
-): readonly Row[] {
-  const median = (name: string): number => medianOf(perSecond.get(name) ?? []);
-  const rows = targets.map(({ name }): Row => {
+interface Measured {
+  readonly perSecond: number[];
+  /** For each request, of the server's process alone. */
+  readonly cpuMicros: number[];
+  requests: number;
+}
+
+function rowsOf(rig: Rig, targets: readonly Target[], measured: ReadonlyMap<string, Measured>): readonly Row[] {
+  const of = (name: string): Measured => measured.get(name) as Measured;
+  const median = (name: string): number => medianOf(of(name).perSecond);
+  const rows = targets.flatMap(({ name }): Row[] => {
     const level = name === 'gitfaas' ? { level: { p50: 15_000, isAtLeast: true } } : {};
-    return { what: `throughput (${rig}), ${name}`, unit: '/s', count: requests.get(name) ?? 0, p50: median(name), ...level };
+    const { requests, cpuMicros: micros } = of(name);
+    return [
+      { what: `throughput (${rig}), ${name}`, unit: '/s', count: requests, p50: median(name), ...level },
+      { what: '  CPU time of its process for each request', unit: 'µs', count: micros.length, p50: medianOf(micros) },
+    ];
   });
   const [ours, koa, framework] = targets as readonly [Target, Target, Target];
   const ratio = (peer: Target, atLeast: number): Row => ({
     what: `  gitfaas to ${peer.name}`,
     unit: 'x',
-    count: perSecond.get(peer.name)?.length ?? 0,
+    count: of(peer.name).perSecond.length,
     p50: median(ours.name) / median(peer.name),
     level: { p50: atLeast, isAtLeast: true },
   });
