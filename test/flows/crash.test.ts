@@ -75,6 +75,10 @@ test.serial('killed at any moment, a daemon comes back with everything it had ac
     const working = [keepWriting(daemon, work, stopping.signal), keepEditing(workspace, work, stopping.signal)];
     // Pushes go before writes, so every second time the writes are left alone.
     if (kill % 2 === 0) working.push(keepPushing(daemon, clone, work, stopping.signal));
+    // Sometimes only once there is something to lose, however slow the machine is.
+    const before = { written: work.acknowledged.length, pushed: work.pushed.length };
+    if (kill % 8 === 0) await waitUntil(() => work.pushed.length > before.pushed);
+    if (kill % 8 === 1) await waitUntil(() => work.acknowledged.length > before.written);
     await setTimeout(Math.random() * KILL_AFTER_MAX_MS);
     const children = descendantsOf(daemon.pid);
     await daemon.kill();
