@@ -268,3 +268,77 @@ test('a child that the handler forks and lets come back does not answer for its 
     await waitUntil(() => instance.raw === 'child\nchild\n');
   });
 });
+
+test('JSON bodies are read as the standard library reads them, in its rare spellings and with its errors', async (t) => {
+  const source = `
+import json
+def handle(request):
+    outcomes = []
+    for read in (lambda: json.loads(request.body), request.get_json):
+        try:
+            outcomes.append(repr(read()))
+        except Exception as error:
+            outcomes.append(str(error).replace("the body is no JSON: ", ""))
+    return {"same": outcomes[0] == outcomes[1], "outcomes": outcomes}
+`;
+  const text = '{"a": [1, 2.5, null, "ü"]}';
+  const bodies = [
+    Buffer.from(text),
+    Buffer.from(` \r\n${text}\t\n`),
+    Buffer.from(text, 'utf16le'),
+    Buffer.from(`\ufeff${text}`),
+    Buffer.from('"\\ud800"'),
+    Buffer.from([0x22, 0xed, 0xa0, 0x80, 0x22]),
+    Buffer.from([0x22, 0xff, 0x22]),
+    Buffer.from('NaN'),
+    Buffer.from(`${text} ${text}`),
+    Buffer.from('{"a": }'),
+    Buffer.from('  '),
+  ];
+  await withInstance({ 'handler.py': source }, async (instance) => {
+    for (const sent of bodies) {
+      const { same, outcomes } = await instance.json({ body: sent });
+      t.true(same, `${sent.toString('hex')}: ${JSON.stringify(outcomes)}`);
+    }
+  });
+});
+
+test("a function's own forks and modules find an ordinary interpreter", async (t) => {
+  const source = `
+import __main__, inspect, os, random, sys, threading
+def handle(request):
+    lock = threading.Lock()
+    started = threading.Event()
+    def wait():
+        started.set()
+        threading.Event().wait()
+    threading.Thread(target=wait, daemon=True).start()
+    started.wait()
+    read_end, write_end = os.pipe()
+    if os.fork() == 0:
+        # Only with the hooks of the library does the child know that it is alone, and draw numbers of its own.
+        os.write(write_end, f"{len(threading.enumerate())} {random.random()}".encode())
+        os._exit(0)
+    child = os.read(read_end, 100).decode().split()
+    return {
+        "threads": int(child[0]),
+        "differs": float(child[1]) != random.random(),
+        "main": vars(__main__).get("handle") is None and not hasattr(__main__, "__file__"),
+        "spec": [__spec__.name, __spec__.origin == __file__, __spec__.loader is __loader__, __loader__.get_filename() == __file__],
+        "source": "def handle" in inspect.getsource(handle),
+        "finders": [finder.__module__ for finder in sys.meta_path if "gitfaas" in str(getattr(finder, "__module__", ""))],
+        "environment": sorted(name for name in os.environ if not name.startswith("FUNCTION_")),
+    }
+`;
+  await withInstance({ 'handler.py': source }, async (instance) => {
+    t.deepEqual(await instance.json(), {
+      threads: 1,
+      differs: true,
+      main: true,
+      spec: ['handler', true, true, true],
+      source: true,
+      finders: [],
+      environment: ['HOME', 'LANG', 'PATH', 'TMPDIR'],
+    });
+  });
+});

@@ -2,13 +2,13 @@
 
 Headers that only the gateway may set are dropped, not refused: every Flask response carries a Content-Length.
 """
-import json
 import re
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 from uuid import UUID
 
+from .fast_json import make_dumps
 from .frames import Bytes
 
 TEXT = "text/html; charset=utf-8"
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
     stream: Optional[Iterator[Any]] = None
 
 
-_encode_ascii = json.JSONEncoder(separators=(",", ":")).encode
+_encode_ascii = make_dumps(ensure_ascii=True)
 _JSON_HEADERS = ["content-type", JSON]
 _TEXT_HEADERS = ["content-type", TEXT]
 
@@ -216,4 +216,4 @@ def _http_date(value: date) -> str:
     return f"{day} {moment.hour:02}:{moment.minute:02}:{moment.second:02} GMT"
 
 
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_other).encode
+_encode = make_dumps(allow_nan=False, default=_other)

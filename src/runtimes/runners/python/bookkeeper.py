@@ -92,7 +92,7 @@ class Bookkeeper:
             # In the host's namespace, before any id change: the mapped user can't enter the directories above the store.
             if self._settings.level != "none" and os.geteuid() == 0:
                 descriptors.append(root.clone_store(self._settings.store))
-            pid = self._template.fork(frames.encode_facts(request._asdict()), descriptors)
+            pid = self._template.fork(frames.encode_facts({name: getattr(request, name) for name in request.__slots__}), descriptors)
         except OSError as error:
             self._instances.events.append({"event": "failed", "id": request.id, **StepFailed("fork", error).facts()})
             os.close(ours)

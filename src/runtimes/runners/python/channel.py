@@ -13,6 +13,8 @@ class Channel:
     """`send` blocks until the frame is out; `post` never waits for another sender: a signal handler that prints while its
     own thread sends would wait for itself. A posted frame that finds the channel taken is sent by the one who has it."""
 
+    __slots__ = ("descriptor", "_lock", "_waiting")
+
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
         self._lock = Lock()

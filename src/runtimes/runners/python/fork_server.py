@@ -6,22 +6,12 @@ import socket
 import struct
 import sys
 import traceback
-from typing import Any, Dict, List, NamedTuple, NoReturn, Optional
+from types import ModuleType
+from typing import Any, Dict, List, NoReturn, Optional
 
-from . import frames, kernel, preload, prepare, rehearsal, runner, seccomp, template
+from . import frames, kernel, layout, preload, prepare, rehearsal, runner, seccomp, template
 from .bookkeeper import CONTROL, Bookkeeper
 from .sandbox import Sandbox, Settings, StartRequest, StepFailed
-
-EXIT_PRELOAD_FAILED = 78
-
-
-class _Shared(NamedTuple):
-    """What every instance gets by the fork."""
-
-    settings: Settings
-    filter: Optional[kernel.Filter]
-    #: pidfd of the template.
-    launcher: int
 
 
 def main() -> NoReturn:
@@ -30,11 +20,6 @@ def main() -> NoReturn:
     settings = _settings(reader)
     if settings is None:
         os._exit(0)
-    try:
-        threads = preload.preload()
-    except preload.PreloadFailed as error:
-        print(f"launcher: {error}", file=sys.stderr, flush=True)
-        sys.exit(EXIT_PRELOAD_FAILED)
     filter: Optional[kernel.Filter] = None
     unknown: List[str] = []
     detail = ""
@@ -44,11 +29,14 @@ def main() -> NoReturn:
     except OSError as error:
         # Not an end: the daemon decides what it may still do, and a start that needs the filter fails.
         detail = error.strerror or str(error)
-    rehearsal.rehearse()
     hello = {"event": "hello", "python": ".".join(map(str, sys.version_info[:3])), "executable": sys.executable}
-    hello.update(seccomp=filter is not None, seccomp_unknown=unknown, threads=threads, detail=detail)  # type: ignore[call-overload]
-    preload.settle_memory()
-    _become_two(reader, settings, filter, hello)
+    hello.update(seccomp=filter is not None, seccomp_unknown=unknown, threads=preload.thread_count(), detail=detail)  # type: ignore[call-overload]
+    _make_still()
+    layout.empty_type_cache()
+    rehearsal.rehearse(settings, filter)
+    life = runner.Runner(Sandbox(settings, kernel.pidfd_open(os.getpid()), filter))
+    layout.settle()
+    _become_two(reader, settings, life, hello)
 
 
 def _settings(reader: frames.FrameReader) -> Optional[Settings]:
@@ -66,8 +54,7 @@ def _settings(reader: frames.FrameReader) -> Optional[Settings]:
         return None
 
 
-def _become_two(reader: frames.FrameReader, settings: Settings, filter: Optional[kernel.Filter], hello: Dict[str, Any]) -> NoReturn:
-    shared = _Shared(settings, filter, kernel.pidfd_open(os.getpid()))
+def _become_two(reader: frames.FrameReader, settings: Settings, life: runner.Runner, hello: Dict[str, Any]) -> NoReturn:
     parent = os.getpid()
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     child = os.fork()
@@ -76,7 +63,7 @@ def _become_two(reader: frames.FrameReader, settings: Settings, filter: Optional
     near.close()
     # The daemon must see the end of the bookkeeper, and instances start without it.
     os.dup2(os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC), CONTROL, inheritable=True)
-    template.serve(far, lambda request, descriptors: _be_instance(shared, request, descriptors))
+    template.serve(far, lambda request, descriptors: _be_instance(life, request, descriptors))
     status = os.waitpid(child, 0)[1]
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)
 
@@ -93,18 +80,27 @@ def _be_bookkeeper(bookkeeper: Bookkeeper, template_end: socket.socket, hello: D
         os._exit(1)
 
 
-def _be_instance(shared: _Shared, request: bytes, packed: bytes) -> NoReturn:
+def _be_instance(life: runner.Runner, request: bytes, packed: bytes) -> NoReturn:
     """The child's whole life, for the same reason."""
-    sync, *trees = struct.unpack(f"={len(packed) // 4}i", packed)
+    sandbox = life.sandbox
     try:
-        start = StartRequest(**frames.decode_json(request))
-        sandbox = Sandbox(shared.settings, start, sync, shared.launcher, trees[0] if trees else -1, shared.filter)
+        order = frames.decode_json(request)
+        sandbox.request = StartRequest(order["id"], order["token"], order["network"], order["uid"], order["cgroup_procs"])
+        sandbox.sync, *trees = struct.unpack(f"={len(packed) // 4}i", packed)
+        if trees:
+            sandbox.store_tree = trees[0]
         prepare.prepare(sandbox)
-        runner.live(sandbox)
+        life.live()
     except StepFailed as failure:
-        os.write(sync, b"f" + frames.encode_facts(failure.facts()))
+        os.write(sandbox.sync, b"f" + frames.encode_facts(failure.facts()))
     finally:
         os._exit(prepare.EXIT_FAILED)
+
+
+def _make_still() -> None:
+    """What instances would otherwise each do for themselves."""
+    sys.argv = [""]
+    sys.modules["__main__"] = ModuleType("__main__")
 
 
 def _set_up_process() -> None:

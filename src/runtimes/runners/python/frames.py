@@ -1,8 +1,9 @@
 """Frames between daemon, launcher and instance (docs/PROTOCOL.md): encoding, decoding, size limits."""
-import json
-import os
+from os import read as os_read, readv, write
 import struct
 from typing import Any, Dict, NamedTuple, Optional, Tuple, Union
+
+from .fast_json import loads, make_dumps
 
 # Daemon -> instance.
 SPECIALISE = 1
@@ -38,7 +39,7 @@ _READ_BYTES = 64 << 10
 #: Below this one copy and one system call are cheaper than two system calls.
 _JOIN_MAX_BYTES = 128 << 10
 
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_compact = make_dumps()
 
 Bytes = Union[bytes, bytearray, memoryview]
 
@@ -77,7 +78,7 @@ def encode_meta(frame_type: int, call: int, meta: bytes, body: Bytes) -> Tuple[b
 
 def decode_json(payload: bytes) -> Dict[str, Any]:
     try:
-        value = json.loads(payload)
+        value = loads(payload)
     except ValueError as error:
         raise ProtocolError(f"payload is no JSON: {error}") from error
     if not isinstance(value, dict):
@@ -96,16 +97,18 @@ def decode_meta(payload: bytes) -> Tuple[Dict[str, Any], bytes]:
 
 def write_all(descriptor: int, data: Bytes) -> None:
     """Writes everything, blocking. A plain number, not a socket object: an object would close whatever reuses it."""
-    written = os.write(descriptor, data)
+    written = write(descriptor, data)
     if written == len(data):
         return
     rest = memoryview(data)[written:]
     while rest:
-        rest = rest[os.write(descriptor, rest):]
+        rest = rest[write(descriptor, rest):]
 
 
 class FrameReader:
     """Frames out of a stream. `fill` makes one read; `next` takes a complete frame out of what was read."""
+
+    __slots__ = ("_descriptor", "_limit_bytes", "_buffer")
 
     def __init__(self, descriptor: int, limit_bytes: int) -> None:
         self._descriptor = descriptor
@@ -114,7 +117,7 @@ class FrameReader:
 
     def fill(self) -> bool:
         """One read, blocking when nothing is there. False at the end of the stream."""
-        data = os.read(self._descriptor, _READ_BYTES)
+        data = os_read(self._descriptor, _READ_BYTES)
         if not data:
             return False
         self._buffer = self._buffer + data if self._buffer else data
@@ -163,7 +166,7 @@ class FrameReader:
         whole[:have] = self._buffer
         rest = memoryview(whole)[have:]
         while rest:
-            count = os.readv(self._descriptor, [rest])
+            count = readv(self._descriptor, [rest])
             if count == 0:
                 raise ProtocolError("end of stream inside a frame")
             rest = rest[count:]

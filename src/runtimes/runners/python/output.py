@@ -21,6 +21,8 @@ _LINES_PER_SECOND = 1000
 class Output:
     """Both streams of one instance, their common rate and the call in progress (0: none)."""
 
+    __slots__ = ("call", "is_forked", "lock", "stdout", "stderr", "_channel", "_dropped", "_credit", "_credited_at")
+
     def __init__(self, channel: Channel) -> None:
         self.call = 0
         #: Set in children that the handler forked: the channel isn't theirs, they write to the descriptors.
@@ -30,7 +32,7 @@ class Output:
         self.stderr = LogStream(self, "stderr", 2)
         self._channel = channel
         self._dropped = 0
-        self._credit = float(_LINES_BURST)
+        self._credit: float = _LINES_BURST
         self._credited_at = time.monotonic()
 
     def end_call(self) -> None:

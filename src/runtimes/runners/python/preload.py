@@ -1,9 +1,8 @@
 """What every instance has in memory already, shared with the launcher: common modules of the standard library."""
-import gc
 import importlib
 import os
-
-from . import kernel
+import sys
+from typing import List
 
 #: Asked for by many functions, and slow to import. Nothing that starts a thread, opens a descriptor or holds keys
 #: (multiprocessing has an authkey, which all instances would share).
@@ -17,13 +16,24 @@ xml.etree.ElementTree zipfile zlib zoneinfo
 """.split()
 
 
+EXIT_PRELOAD_FAILED = 78
+
+
 class PreloadFailed(Exception):
     pass
 
 
-def preload() -> int:
-    """Imports them all and gives the number of threads, which is 1. Raises PreloadFailed that names the module."""
-    before = kernel.open_descriptors()
+def preload_or_exit() -> None:
+    try:
+        preload()
+    except PreloadFailed as error:
+        print(f"launcher: {error}", file=sys.stderr, flush=True)
+        sys.exit(EXIT_PRELOAD_FAILED)
+
+
+def preload() -> None:
+    """Imports them all. Raises PreloadFailed that names the module."""
+    before = _open_descriptors()
     for name in _MODULES:
         try:
             importlib.import_module(name)
@@ -31,16 +41,12 @@ def preload() -> int:
             continue  # Newer than this interpreter, or a distribution's package of its own.
         if thread_count() != 1:
             raise PreloadFailed(f"importing {name} starts a thread: a fork would copy its locks without it")
-    if kernel.open_descriptors() != before:
+    if _open_descriptors() != before:
         raise PreloadFailed("importing the standard library left a descriptor open, which all instances would share")
-    return thread_count()
 
 
-def settle_memory() -> None:
-    """Last thing before serving: a collection in a child would write to every object's header and so copy its page."""
-    gc.disable()
-    gc.collect()
-    gc.freeze()
+def _open_descriptors() -> List[str]:
+    return os.listdir("/proc/self/fd")
 
 
 def thread_count() -> int:

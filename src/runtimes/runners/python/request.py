@@ -1,7 +1,8 @@
 """The request object: the original description's names and Flask's, everything made when it is first asked for."""
-import json
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
 from urllib.parse import parse_qsl
+
+from .fast_json import loads
 
 
 class BadRequest(Exception):
@@ -167,7 +168,7 @@ class Request:
         """The body as JSON, whatever its content type; None when it is empty. Raises BadRequest, or gives None if `silent`."""
         if self._json is _UNREAD:
             try:
-                self._json = json.loads(self.body) if self.body else None
+                self._json = loads(self.body) if self.body else None
             except (ValueError, RecursionError) as error:
                 if silent:
                     return None

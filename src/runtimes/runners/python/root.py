@@ -3,9 +3,13 @@
 Does not block: reading what every user of the host may read below /usr, and the host's certificates.
 """
 import os
+from os import O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, chdir, close, makedirs, mkdir, open as os_open, readlink, symlink, write
 import sys
 
-from . import kernel
+from .kernel import (
+    attach_tree, clone_tree, make_read_only, mount, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MS_NODEV,
+    MS_NOEXEC, MS_NOSUID, MS_REMOUNT, pivot_root, unmount,
+)
 
 #: Where the tmpfs is mounted until the pivot. It covers the host's /tmp: nothing may be bound from there after it.
 STAGING = "/tmp"
@@ -21,7 +25,7 @@ _TMP_BYTES = 1 << 20
 #: One inode a 4 KiB page: an inode costs about 1 KiB of the instance's memory.
 _BYTES_PER_INODE = 4096
 
-_READ_ONLY = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NODEV
+_READ_ONLY = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
 _LINKED_TO_USR = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _BOUND_ETC = ("ssl/certs", "pki/tls/certs", "pki/ca-trust/extracted", "alternatives", "ld.so.cache", "ssl/openssl.cnf")
@@ -35,7 +39,7 @@ _WRITTEN_ETC = {
 
 def clone_store(path: str) -> int:
     """The content store as a detached read-only mount: a descriptor for `build`."""
-    return kernel.clone_tree(path, _READ_ONLY)
+    return clone_tree(path, _READ_ONLY)
 
 
 def build(store_tree: int, network: str) -> None:
@@ -43,49 +47,49 @@ def build(store_tree: int, network: str) -> None:
     # Read before the tmpfs covers the host's files.
     resolver = _resolver(network)
     zone = _link_target("/etc/localtime")
-    kernel.mount("tmpfs", STAGING, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, _ROOT_OPTIONS)
-    os.chdir(STAGING)
+    mount("tmpfs", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, _ROOT_OPTIONS)
+    chdir(STAGING)
     for directory in ("usr", "etc", "etc/ssl", "etc/pki", "dev", "dev/shm", "proc", "tmp", STORE[1:], FUNCTION[1:]):
-        os.mkdir(directory, 0o755)
+        mkdir(directory, 0o755)
     _bind("/usr", "usr")
     for name in _LINKED_TO_USR:
         _same_as_host(name)
     _bind_interpreter()
     _fill_etc(resolver, zone)
     _fill_dev()
-    kernel.mount("tmpfs", "tmp", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=1777," + _tmp_options(_TMP_BYTES))
-    kernel.attach_tree(store_tree, STORE[1:])
+    mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777," + _tmp_options(_TMP_BYTES))
+    attach_tree(store_tree, STORE[1:])
 
 
 def mount_proc() -> None:
     """Of the PID namespace that the calling process is in."""
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     target = f"{STAGING}/proc"
     try:
-        kernel.mount("proc", target, "proc", flags, "subset=pid")
+        mount("proc", target, "proc", flags, "subset=pid")
     except OSError as error:
         if error.errno != 22:  # EINVAL: before Linux 5.8 there are no subsets.
             raise OSError(error.errno, f"{error.strerror} (/proc: inside a container with a masked /proc no fresh one can be mounted)") from error
-        kernel.mount("proc", target, "proc", flags)
+        mount("proc", target, "proc", flags)
 
 
 def enter() -> None:
     """Makes the new root the root of this process, and the host's unreachable."""
-    os.chdir(STAGING)
-    kernel.make_read_only(".")
-    kernel.pivot_root(".", ".")
+    chdir(STAGING)
+    make_read_only(".")
+    pivot_root(".", ".")
     # The old root lies on top of the new one now.
-    kernel.unmount(".")
-    os.chdir("/")
+    unmount(".")
+    chdir("/")
 
 
 def mount_function(code: str, tmp_bytes: int) -> None:
     """Shows one function's directory of the store, and takes the store with everybody else's away."""
     if code in ("", ".", "..") or "/" in code:
         raise ValueError(f"code must be the name of a directory in the store, not {code!r}")
-    kernel.attach_tree(kernel.clone_tree(f"{STORE}/{code}", _READ_ONLY), FUNCTION)
-    kernel.unmount(STORE)
-    kernel.mount("tmpfs", "/tmp", "tmpfs", kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, _tmp_options(tmp_bytes))
+    attach_tree(clone_tree(f"{STORE}/{code}", _READ_ONLY), FUNCTION)
+    unmount(STORE)
+    mount("tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _tmp_options(tmp_bytes))
 
 
 def _tmp_options(size_bytes: int) -> str:
@@ -93,15 +97,15 @@ def _tmp_options(size_bytes: int) -> str:
 
 
 def _bind(source: str, target: str, attributes: int = _READ_ONLY) -> None:
-    kernel.attach_tree(kernel.clone_tree(source, attributes), target)
+    attach_tree(clone_tree(source, attributes), target)
 
 
 def _same_as_host(name: str) -> None:
     link = _link_target(f"/{name}")
     if link:
-        os.symlink(link, name)
+        symlink(link, name)
     elif os.path.isdir(f"/{name}"):
-        os.mkdir(name, 0o755)
+        mkdir(name, 0o755)
         _bind(f"/{name}", name)
 
 
@@ -109,7 +113,7 @@ def _bind_interpreter() -> None:
     # Modules that are imported late must be there; below /usr they already are.
     prefix = os.path.realpath(sys.base_prefix)
     if prefix != "/usr" and not prefix.startswith("/usr/"):
-        os.makedirs(prefix[1:], 0o755)
+        makedirs(prefix[1:], 0o755)
         _bind(prefix, prefix[1:])
 
 
@@ -118,11 +122,11 @@ def _fill_etc(resolver: str, zone: str) -> None:
         _write(f"etc/{name}", text)
     _write("etc/resolv.conf", resolver)
     if zone:
-        os.symlink(zone, "etc/localtime")
+        symlink(zone, "etc/localtime")
     for name in _BOUND_ETC:
         source = f"/etc/{name}"
         if os.path.isdir(source):
-            os.makedirs(f"etc/{name}", 0o755)
+            makedirs(f"etc/{name}", 0o755)
         elif os.path.isfile(source):
             _write(f"etc/{name}", "")
         else:
@@ -135,11 +139,11 @@ def _fill_dev() -> None:
     for name in _DEVICES:
         _write(f"dev/{name}", "")
         # Not nodev: a device on such a mount can't be opened.
-        _bind(f"/dev/{name}", f"dev/{name}", kernel.MOUNT_ATTR_NOSUID | kernel.MOUNT_ATTR_NOEXEC)
+        _bind(f"/dev/{name}", f"dev/{name}", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC)
     for name, target in (("fd", ""), ("stdin", "/0"), ("stdout", "/1"), ("stderr", "/2")):
-        os.symlink(f"/proc/self/fd{target}", f"dev/{name}")
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-    kernel.mount("tmpfs", "dev/shm", "tmpfs", flags, _SHM_OPTIONS)
+        symlink(f"/proc/self/fd{target}", f"dev/{name}")
+    flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
+    mount("tmpfs", "dev/shm", "tmpfs", flags, _SHM_OPTIONS)
 
 
 def _resolver(network: str) -> str:
@@ -154,16 +158,16 @@ def _resolver(network: str) -> str:
 
 def _link_target(path: str) -> str:
     try:
-        return os.readlink(path)
+        return readlink(path)
     except OSError:
         return ""
 
 
 def _write(path: str, text: str) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os_open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
     try:
         if text:
-            os.write(descriptor, text.encode())
+            write(descriptor, text.encode())
     finally:
-        os.close(descriptor)
+        close(descriptor)
 

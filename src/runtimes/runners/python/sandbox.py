@@ -1,6 +1,6 @@
 """The state of one start, and how its steps are run: in order, each timed, the first failure ends the process."""
-import os
-import time
+from os import getegid, geteuid
+from time import perf_counter_ns
 from typing import Callable, Dict, List, NamedTuple, Optional
 
 from . import kernel
@@ -20,28 +20,34 @@ class Settings(NamedTuple):
     store: str
 
 
-class StartRequest(NamedTuple):
+class StartRequest:
     """What `prepare` said."""
 
-    id: str
-    token: str
-    #: `host` or `none`.
-    network: str
-    #: Host uid and gid of the instance; only a launcher that is root can give it away.
-    uid: int
-    cgroup_procs: List[str]
+    __slots__ = ("id", "token", "network", "uid", "cgroup_procs")
+
+    def __init__(self, id: str, token: str, network: str, uid: int, cgroup_procs: List[str]) -> None:
+        self.id = id
+        self.token = token
+        #: `host` or `none`.
+        self.network = network
+        #: Host uid and gid of the instance; only a launcher that is root can give it away.
+        self.uid = uid
+        self.cgroup_procs = cgroup_procs
 
 
-class Function(NamedTuple):
+class Function:
     """SPECIALISE, as far as the sandbox cares."""
 
-    name: str
-    #: Directory below the store's root; an absolute path at level `none`.
-    code: str
-    tmp_bytes: int
-    memory_bytes: int
-    #: Processes and threads; 0: the cgroup alone counts.
-    pids: int
+    __slots__ = ("name", "code", "tmp_bytes", "memory_bytes", "pids")
+
+    def __init__(self, name: str, code: str, tmp_bytes: int, memory_bytes: int, pids: int) -> None:
+        self.name = name
+        #: Directory below the store's root; an absolute path at level `none`.
+        self.code = code
+        self.tmp_bytes = tmp_bytes
+        self.memory_bytes = memory_bytes
+        #: Processes and threads; 0: the cgroup alone counts.
+        self.pids = pids
 
 
 class StepFailed(Exception):
@@ -61,20 +67,30 @@ class StepFailed(Exception):
 
 
 class Sandbox:
-    """Handed from process to process by fork. Descriptors are plain numbers, -1 when there is none."""
+    """Made by the template, one for all starts, and handed from process to process by fork. Descriptors are plain numbers, -1 when
+    there is none."""
 
-    def __init__(
-        self, settings: Settings, request: StartRequest, sync: int, launcher: int, store_tree: int, filter: Optional[kernel.Filter]
-    ) -> None:
+    # Without slots each start would write to the names of these members, all over the memory it shares.
+    __slots__ = (
+        *("settings", "launcher", "filter", "uid", "gid", "is_root", "is_isolated", "request", "sync", "store_tree", "middle", "pid"),
+        *("go_ahead", "prepared", "channel", "log", "function", "phases"),
+    )
+
+    def __init__(self, settings: Settings, launcher: int, filter: Optional[kernel.Filter]) -> None:
         self.settings = settings
-        self.request = request
-        #: Seqpacket socket to the bookkeeper: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up.
-        self.sync = sync
         #: pidfd of the template.
         self.launcher = launcher
-        #: Detached mount of the content store.
-        self.store_tree = store_tree
         self.filter = filter
+        #: The launcher's; in the new namespace they can't be asked for any more.
+        self.uid = geteuid()
+        self.gid = getegid()
+        self.is_root = self.uid == 0
+        self.is_isolated = settings.level != "none"
+        #: Seqpacket socket to the bookkeeper: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up.
+        self.sync = -1
+        #: Detached mount of the content store.
+        self.store_tree = -1
+        self.request: StartRequest
         #: pidfd of the middle process.
         self.middle = -1
         #: Of pid 1, in the middle; 0 in pid 1.
@@ -85,11 +101,6 @@ class Sandbox:
         self.channel = -1
         self.log = -1
         self.function: Optional[Function] = None
-        #: The launcher's; in the new namespace they can't be asked for any more.
-        self.uid = os.geteuid()
-        self.gid = os.getegid()
-        self.is_root = self.uid == 0
-        self.is_isolated = settings.level != "none"
         #: Milliseconds by step.
         self.phases: Dict[str, float] = {}
 
@@ -100,9 +111,9 @@ Step = Callable[[Sandbox], None]
 def run(sandbox: Sandbox, steps: List[Step]) -> None:
     """Raises StepFailed; whatever the step left half done goes with the process."""
     for step in steps:
-        begin = time.perf_counter()
+        begin = perf_counter_ns()
         try:
             step(sandbox)
         except BaseException as cause:
             raise StepFailed(step.__name__, cause) from cause
-        sandbox.phases[step.__name__] = round((time.perf_counter() - begin) * 1000, 3)
+        sandbox.phases[step.__name__] = (perf_counter_ns() - begin) // 1000 / 1000

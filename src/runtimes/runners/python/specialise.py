@@ -4,68 +4,72 @@ No byte of the function is read before the last step has loaded the filter.
 
 Does not block: bugs of the kernel behind allowed calls, and timing side channels.
 """
-import _signal
+from _signal import SIGKILL
 import errno
-import os
-import resource
-import socket
-from typing import List, Optional, Tuple
+from os import chdir, uname
+from resource import (
+    getpagesize, getrlimit, RLIM_INFINITY, RLIMIT_AS, RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NOFILE,
+    RLIMIT_NPROC, RLIMIT_SIGPENDING, setrlimit,
+)
+from socket import sethostname
+from typing import List, Optional
 
-from . import kernel, root
+from .root import FUNCTION, mount_function
+from .kernel import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, close_all_but, drop_capabilities, parent_death_signal, prctl
 from .sandbox import Function, Sandbox, Step, run
 
-#: Kernels before count the processes of the real user on the whole host, not those of the namespace.
-_NPROC_PER_NAMESPACE_SINCE = (5, 14)
+#: Kernels before 5.14 count the processes of the real user on the whole host, not those of the namespace.
+_HAS_NPROC_PER_NAMESPACE = tuple(int(part.split("-")[0]) for part in uname().release.split(".")[:2]) >= (5, 14)
 
 
 def code(sandbox: Sandbox) -> None:
     """17. The function's files appear, everybody else's go."""
     if sandbox.is_isolated:
-        root.mount_function(_function(sandbox).code, _function(sandbox).tmp_bytes)
-    os.chdir(code_root(sandbox))
+        mount_function(_function(sandbox).code, _function(sandbox).tmp_bytes)
+    chdir(code_root(sandbox))
 
 
 def host_name(sandbox: Sandbox) -> None:
     """18. Where there is a namespace for it."""
     if sandbox.settings.level == "strict":
-        socket.sethostname(_function(sandbox).name[:63])
+        sethostname(_function(sandbox).name[:63])
 
 
 def limits(sandbox: Sandbox) -> None:
     """19. After the namespaces: made before, these would bound what the whole host user may have."""
     function = _function(sandbox)
-    _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_NOFILE, 4096, soft=1024)
-    _limit(resource.RLIMIT_MEMLOCK, 1 << 20)
-    _limit(resource.RLIMIT_MSGQUEUE, 0)
+    _limit(RLIMIT_CORE, 0)
+    _limit(RLIMIT_NOFILE, 4096, soft=1024)
+    _limit(RLIMIT_MEMLOCK, 1 << 20)
+    _limit(RLIMIT_MSGQUEUE, 0)
     # Counted against the daemon's user as well, for all instances together.
-    _limit(resource.RLIMIT_SIGPENDING, 64)
+    _limit(RLIMIT_SIGPENDING, 64)
     if not sandbox.is_isolated:
         return
-    _limit(resource.RLIMIT_FSIZE, max(function.tmp_bytes, 1 << 20))
-    if function.pids and _kernel_version() >= _NPROC_PER_NAMESPACE_SINCE:
-        _limit(resource.RLIMIT_NPROC, function.pids)
+    _limit(RLIMIT_FSIZE, max(function.tmp_bytes, 1 << 20))
+    if function.pids and _HAS_NPROC_PER_NAMESPACE:
+        _limit(RLIMIT_NPROC, function.pids)
     if function.memory_bytes and not sandbox.request.cgroup_procs:
         # Without a memory group the address space is the only fence. What the launcher mapped is not the function's.
         with open("/proc/self/statm", "rb") as file:
-            mapped_bytes = int(file.read().split()[0]) * resource.getpagesize()
-        _limit(resource.RLIMIT_AS, mapped_bytes + function.memory_bytes)
+            mapped_bytes = int(file.read().split()[0]) * getpagesize()
+        _limit(RLIMIT_AS, mapped_bytes + function.memory_bytes)
 
 
 def privileges(sandbox: Sandbox) -> None:
     """20. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
     survived all this, or the instance could outlive the daemon."""
     if sandbox.is_isolated:
-        kernel.drop_capabilities()
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
-    kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-    if kernel.parent_death_signal() != _signal.SIGKILL:
+        drop_capabilities()
+        prctl(PR_SET_DUMPABLE, 1)
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    if parent_death_signal() != SIGKILL:
         raise OSError(errno.EPROTO, "the parent death signal was lost")
 
 
 def descriptors(sandbox: Sandbox) -> None:
     """21. Only 0 to 2 and the channel."""
-    kernel.close_all_but([sandbox.channel])
+    close_all_but([sandbox.channel])
 
 
 def system_calls(sandbox: Sandbox) -> None:
@@ -77,18 +81,18 @@ def system_calls(sandbox: Sandbox) -> None:
     sandbox.filter.load()
 
 
-_STEPS: List[Step] = [code, host_name, limits, privileges, descriptors, system_calls]
+STEPS: List[Step] = [code, host_name, limits, privileges, descriptors, system_calls]
 
 
 def specialise(sandbox: Sandbox, function: Function) -> None:
     """Raises StepFailed; the process must leave then."""
     sandbox.function = function
-    run(sandbox, _STEPS)
+    run(sandbox, STEPS)
 
 
 def code_root(sandbox: Sandbox) -> str:
     """Where the function's files are, as the function sees it."""
-    return root.FUNCTION if sandbox.is_isolated else _function(sandbox).code
+    return FUNCTION if sandbox.is_isolated else _function(sandbox).code
 
 
 def _function(sandbox: Sandbox) -> Function:
@@ -98,12 +102,7 @@ def _function(sandbox: Sandbox) -> Function:
 
 def _limit(kind: int, hard: int, soft: Optional[int] = None) -> None:
     """Lowers; what is already lower stays."""
-    current = resource.getrlimit(kind)[1]
-    if current != resource.RLIM_INFINITY:
+    current = getrlimit(kind)[1]
+    if current != RLIM_INFINITY:
         hard = min(hard, current)
-    resource.setrlimit(kind, (hard if soft is None else min(soft, hard), hard))
-
-
-def _kernel_version() -> Tuple[int, int]:
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int(minor.split("-")[0])
+    setrlimit(kind, (hard if soft is None else min(soft, hard), hard))

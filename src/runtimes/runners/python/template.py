@@ -94,5 +94,7 @@ def _end_of(pid: int) -> bytes:
     try:
         ended, status, usage = os.wait4(pid, os.WNOHANG)
     except ChildProcessError:
+        ended = 0
+    if not ended:
         return _END.pack(0, 0, 0, 0)
     return _END.pack(ended, status, int((usage.ru_utime + usage.ru_stime) * 1e6), usage.ru_maxrss)
