@@ -126,8 +126,8 @@ export function resolveFunction(
     name,
     runtime,
     executionMode,
-    handlerModule: handler.value?.module ?? HANDLER_MODULE,
-    handlerCallable: handler.value?.callable ?? FUNCTION_DEFAULTS.handler,
+    handlerModule: handler.module,
+    handlerCallable: handler.callable,
     memoryBytes: take.bytes('memory', FUNCTION_DEFAULTS.memoryBytes),
     cpuMillis: entry.cpu_limit === undefined ? FUNCTION_DEFAULTS.cpuMillis : take.cpuMillis('cpu_limit', RANGES.cpu_limit[0]),
     pids: entry.pids ?? FUNCTION_DEFAULTS.pids,
@@ -203,14 +203,23 @@ function unsupportedRuntime(runtime: string): string | undefined {
 
 const IDENTIFIER = '[A-Za-z_][A-Za-z0-9_]*';
 
-function splitHandler(handler: string): Parsed<{ readonly module: string; readonly callable: string }> {
-  const match = new RegExp(`^(?:(${IDENTIFIER})\\.)?(${IDENTIFIER})$`).exec(handler);
+/** A handler that is refused is split all the same where that can be done: its file is then not missed as well. */
+function splitHandler(handler: string): { readonly module: string; readonly callable: string; readonly problem?: string } {
   const shown = JSON.stringify(handler.slice(0, 60));
-  const [, module = HANDLER_MODULE, callable = ''] = match ?? [];
-  if (match === null)
-    return { problem: `${shown} is not a handler; write a callable of handler.py (handle), or module.callable (main.handle)` };
-  if (callable === 'py') return { problem: `${shown} names a file; did you mean ${module}.handle?` };
-  return { value: { module, callable } };
+  const [, module = HANDLER_MODULE, callable = ''] =
+    new RegExp(`^(?:(${IDENTIFIER}(?:\\.${IDENTIFIER})*)\\.)?(${IDENTIFIER})$`).exec(handler) ?? [];
+  if (callable === '') {
+    const problem = `${shown} is not a handler; write a callable of handler.py (handle), or module.callable (main.handle)`;
+    return { module, callable: FUNCTION_DEFAULTS.handler, problem };
+  }
+  if (callable === 'py') {
+    return { module, callable: FUNCTION_DEFAULTS.handler, problem: `${shown} names a file; did you mean ${module}.handle?` };
+  }
+  if (module.includes('.')) {
+    const problem = `${shown} is inside a package; name it in handler.py instead: from ${module} import ${callable} as handle`;
+    return { module, callable, problem };
+  }
+  return { module, callable };
 }
 
 function containerRefusal(system: SystemConfig): string {

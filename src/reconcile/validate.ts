@@ -66,8 +66,9 @@ export class Validator {
     const known = this.#trees.get(tree);
     if (known !== undefined) return known;
     const validation = await this.#judge(tree, access);
-    remember(this.#trees, tree, validation, REMEMBERED_TREES);
-    return validation;
+    const sorted = { ...validation, problems: validation.problems.toSorted(byPlace) };
+    remember(this.#trees, tree, sorted, REMEMBERED_TREES);
+    return sorted;
   }
 
   async #judge(tree: string, access: TreeAccess): Promise<Validation> {
@@ -164,6 +165,11 @@ function sourceKey(source: WantedSource): string {
   return createHash('sha256')
     .update(JSON.stringify([source.file, source.oid, source.callable, source.runtime]))
     .digest('base64');
+}
+
+function byPlace(one: Problem, other: Problem): number {
+  if (one.file !== other.file) return one.file < other.file ? -1 : 1;
+  return one.line - other.line || one.column - other.column;
 }
 
 /** Oldest out: a Map keeps the order of insertion. */

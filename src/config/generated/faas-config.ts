@@ -138,7 +138,7 @@ export interface FunctionConfig {
    */
   execution_mode?: 'process' | 'container';
   /**
-   * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file of the function's directory.
+   * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`.
    */
   handler?: string;
   /**

@@ -9,7 +9,7 @@ export type Runtime = string;
  */
 export type ExecutionMode = 'process' | 'container';
 /**
- * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file of the function's directory.
+ * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`.
  */
 export type Handler = string;
 /**
