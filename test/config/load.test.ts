@@ -200,6 +200,16 @@ const REFUSED: readonly (readonly [what: string, text: string, problem: string])
     'functions:\n  a: {handler: ../x.handle}\n',
     '2:16: handler: "../x.handle" is not a handler; write a callable of handler.py (handle), or module.callable (main.handle)',
   ],
+  [
+    'a handler inside a package',
+    'functions:\n  a: {handler: app.main.call}\n',
+    '2:16: handler: "app.main.call" is inside a package; name it in handler.py instead: from app.main import call as handle',
+  ],
+  [
+    'a file as the handler',
+    'functions:\n  a: {handler: main.py}\n',
+    '2:16: handler: "main.py" names a file; did you mean main.handle?',
+  ],
   ['infinity', 'functions:\n  a: {max_instances: .inf}\n', '2:22: max_instances: Infinity must be a whole number'],
 ];
 
