@@ -26,6 +26,8 @@ export function explain(error: ErrorObject, typeErrors: readonly ErrorObject[]):
   const params = error.params as Record<string, unknown>;
   const schema = (error.parentSchema ?? {}) as Record<string, unknown>;
   const at = (message: string): Fault => ({ path, at: 'value', message });
+  const isSecret = mayBeSecret(path);
+  const shown = isSecret ? 'the value' : quote(error.data);
   if (error.propertyName !== undefined) return nameFault(path, error.propertyName, schema);
 
   switch (error.keyword) {
@@ -43,16 +45,16 @@ export function explain(error: ErrorObject, typeErrors: readonly ErrorObject[]):
     case 'not':
       return at('`code` and `files` cannot be given together');
     case 'type':
-      return at(typeMessage(error, typeErrors, schema));
+      return at(typeMessage(error, typeErrors, schema, isSecret));
     case 'format':
-      return at(FORMATS[String(schema['format'])]?.(error.data).problem ?? `${quote(error.data)} is not readable`);
+      return at(FORMATS[String(schema['format'])]?.(error.data).problem ?? `${shown} is not readable`);
     case 'enum': {
       const allowed = schema['enum'] as readonly string[];
       const hint = typeof error.data === 'string' ? didYouMean(error.data, allowed) : '';
-      return at(`${quote(error.data)} is not one of ${allowed.join(', ')}${hint}`);
+      return at(`${shown} is not one of ${allowed.join(', ')}${hint}`);
     }
     case 'pattern':
-      return at(`${quote(error.data)} is not allowed here${advice(schema)}`);
+      return at(`${shown} is not allowed here${advice(schema)}`);
     case 'minimum':
     case 'minItems':
     case 'minLength':
@@ -70,6 +72,11 @@ export function explain(error: ErrorObject, typeErrors: readonly ErrorObject[]):
     default:
       return at(error.message ?? error.keyword);
   }
+}
+
+/** Problems are logged and shown to everybody who may call: a variable's value, or a key in the place of its hash, is not for them. */
+function mayBeSecret(path: readonly string[]): boolean {
+  return path.at(-2) === 'environment' || path.at(-1) === 'sha256';
 }
 
 /** As AJV writes it (RFC 6901); numbers stay texts, which is how both maps and lists are found. */
@@ -91,7 +98,12 @@ function nameFault(path: readonly string[], name: string, schema: Record<string,
   return { path: [...path, name], at: 'key', message: `the name ${quote(name)} is not allowed${rule}` };
 }
 
-function typeMessage(error: ErrorObject, typeErrors: readonly ErrorObject[], schema: Record<string, unknown>): string {
+function typeMessage(
+  error: ErrorObject,
+  typeErrors: readonly ErrorObject[],
+  schema: Record<string, unknown>,
+  isSecret: boolean,
+): string {
   if (error.data === null) return 'has no value; give one, or leave it out';
   const format = FORMATS[String(schema['format'])];
   const problem = format?.(error.data).problem;
@@ -103,7 +115,8 @@ function typeMessage(error: ErrorObject, typeErrors: readonly ErrorObject[], sch
   types.delete('null');
   const wanted = [...types].map((type) => TYPE_NAMES[type] ?? type).join(' or ');
   const isPlain = typeof error.data === 'number' || typeof error.data === 'boolean';
-  return `${quote(error.data)} must be ${wanted}${types.has('string') && isPlain ? `; write it in quotes: "${String(error.data)}"` : ''}`;
+  const hint = types.has('string') && isPlain ? `; write it in quotes${isSecret ? '' : `: "${String(error.data)}"`}` : '';
+  return `${isSecret ? 'the value' : quote(error.data)} must be ${wanted}${hint}`;
 }
 
 function counted(keyword: string, limit: unknown): string {

@@ -133,7 +133,7 @@ git:
     '12:14: timeout: 0 is not a duration: 0 does not mean unlimited; give a limit or remove the line',
     '13:20: min_instances 20 is more than max_instances 10 (the default)',
     '14:14: runtime: 3.1 is not a runtime; write python3.N, such as python3.11',
-    '15:22: A: 1 must be a text; write it in quotes: "1"',
+    '15:22: A: the value must be a text; write it in quotes',
     '15:25: the name "B-C" is not allowed: a variable name is letters, digits and _, not starting with a digit',
     '15:33: E: has no value; give one, or leave it out',
     '16:6: b: 5 must be a map',
@@ -145,7 +145,7 @@ git:
     '23:19: dependencies: installing dependencies is not built into this version; use the standard library, or put the packages beside the handler',
     '24:21: execution_mode: container mode is not built into this version; use process',
     '25:14: runtime: the runtime "node" is not built into this version; use python3, or python3.N such as python3.11',
-    '29:15: sha256: "ABC" is not allowed here: SHA-256 of the key: 64 lower-case hexadecimal digits',
+    '29:15: sha256: the value is not allowed here: SHA-256 of the key: 64 lower-case hexadecimal digits',
     '30:24: scopes: "mange" is not one of invoke, manage, admin; did you mean manage?',
     '32:11: branch: "refs/heads/main" must be the short name: main',
   ]);
@@ -216,6 +216,19 @@ const REFUSED: readonly (readonly [what: string, text: string, problem: string])
 for (const [what, text, problem] of REFUSED) {
   test(`${what} is refused`, (t) => t.deepEqual(problemsOf(text), [problem]));
 }
+
+test('what may be a secret is not repeated in the problem that it makes', (t) => {
+  const text = `auth:
+  keys:
+    - {name: a, sha256: key-in-plain-text, scopes: [admin]}
+functions:
+  a: {environment: {PIN: 48151623, LONG: "${'s3cret'.repeat(6000)}", LIST: [s3cret], FLAG: true}}
+`;
+  const problems = loadConfig(text, 'faas_config.yaml', inputs).problems.map(formatProblem).join('\n');
+  t.regex(problems, /3:25: sha256: the value is not allowed here/);
+  t.regex(problems, /PIN: the value must be a text; write it in quotes$/m);
+  t.notRegex(problems, /plain-text|48151623|s3cret|true/, 'none of the values');
+});
 
 test('a key name or digest that is there twice is refused', (t) => {
   const key = (name: string, digit: string) => `    - {name: ${name}, sha256: ${digit.repeat(64)}, scopes: [invoke]}\n`;
