@@ -185,14 +185,19 @@ export class Writer {
     throw new FaasError('concurrent_edit', { detail: `${printable(servedRef)} kept moving while the change was made.` });
   }
 
-  /** The commit exists and is durable. Says so also when it cannot serve yet. */
+  /**
+   * The commit exists and is durable. Says so also when it cannot serve yet. What serves may hold edits of the same
+   * function beside the change: the version is then theirs, the ETag the commit's, which is what the next write compares.
+   */
   #liveResult(change: Change, prepared: Validation, commit: string): WriteResult {
+    const { revision, board } = this.#parts.reconciler;
     const declared = prepared.revision?.functions.get(change.name);
-    const live = this.#parts.reconciler.revision?.functions.get(change.name);
-    if (live?.version === declared?.version) return resultOf(change, declared, commit, true);
-    const { message } = this.#parts.reconciler.board.current;
+    const live = revision?.functions.get(change.name);
+    if (live?.version === declared?.version || board.current.applied?.commit === commit) {
+      return { ...resultOf(change, declared, commit, true), version: live?.version };
+    }
     throw new FaasError('storage_failed', {
-      detail: `Commit ${commit} holds the change, but it is not live yet: ${message}`,
+      detail: `Commit ${commit} holds the change, but it is not live yet: ${board.current.message}`,
       context: { commit },
     });
   }

@@ -188,3 +188,21 @@ test('an uncommitted edit in the way of a write is named and kept; other writes 
   t.deepEqual((await daemon.call('/invoke/hello')).json(), { says: 'edited' });
   t.is(await workspace.git(['status', '--porcelain']), ' M functions/hello/handler.py');
 });
+
+test('a write beside an uncommitted edit of the same function is live at once, and answers with the version that runs', async (t) => {
+  const workspace = await makeWorkspace(t, { hello: saying('one') });
+  await workspace.commit({ 'functions/hello/words.txt': 'old\n' }, 'words');
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  await workspace.write({ 'functions/hello/words.txt': 'edited\n' });
+  await statusWhen(daemon, (status) => status.dirty && status.state === 'applied');
+
+  const reply = await daemon.call('/functions/hello', { method: 'PUT', json: { code: saying('two') } });
+  t.is(reply.status, 200, reply.text);
+  const answer = await daemon.call('/invoke/hello', { method: 'POST' });
+  t.deepEqual(answer.json(), { says: 'two' });
+  t.is(reply.json()['version'], answer.headers['x-function-version']);
+  t.is(reply.json()['commit'], await workspace.git(['rev-parse', 'main']));
+  t.is(await workspace.git(['status', '--porcelain']), ' M functions/hello/words.txt');
+  const next = { method: 'PUT', json: { code: saying('three') }, headers: { 'If-Match': reply.headers.etag ?? '' } };
+  t.is((await daemon.call('/functions/hello', next)).status, 200, 'the ETag is good for the next write');
+});
