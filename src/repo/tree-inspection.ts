@@ -2,6 +2,7 @@ import { printable, type Problem } from '../errors.ts';
 import { refusedAttributes } from './git-attributes.ts';
 import { FUNCTIONS_DIRECTORY, functionTrees, type FunctionTree, type TreeEntry } from './tree.ts';
 import { linkFault, mapLinks } from './tree-links.ts';
+import { TEMPORARY_PREFIX } from './work-tree-files.ts';
 
 export interface TreeLimits {
   readonly functions: number;
@@ -88,6 +89,7 @@ function inspectEntry(entry: TreeEntry, limits: TreeLimits, problems: ProblemLis
     problems.add(entry.path, 'The name has a backslash, a control character or an invisible character.');
   }
   if (GIT_NAME.test(name) || name === '') problems.add(entry.path, 'The name is reserved by Git.');
+  if (name.startsWith(TEMPORARY_PREFIX)) problems.add(entry.path, 'The name is reserved for temporary files of the daemon.');
   if (Buffer.byteLength(name) > limits.nameBytes) problems.add(entry.path, `The name is longer than ${limits.nameBytes} bytes.`);
   if (Buffer.byteLength(entry.path) > limits.pathBytes)
     problems.add(entry.path, `The path is longer than ${limits.pathBytes} bytes.`);

@@ -7,8 +7,10 @@ export type PlacedFile =
   | { readonly kind: 'file'; readonly bytes: Uint8Array; readonly isExecutable: boolean }
   | { readonly kind: 'link'; readonly bytes: Buffer };
 
-/** Beside the target, so that a rename suffices; snapshots leave these names out. */
-const TEMPORARY_PREFIX = '.gitfaas-tmp-';
+/** Beside the target, so that a rename suffices; snapshots leave these names out, and a revision must not hold them. */
+export const TEMPORARY_PREFIX = '.gitfaas-tmp-';
+/** With the whole name, because outside `functions/` nobody refuses a commit of a name that only begins so. */
+const TEMPORARY_NAME = /^\.gitfaas-tmp-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /** Deletes what `state` saw, and the directories that are empty then; false if something else stands there by now. */
 export async function removeFile(root: string, name: string, state: DiskState): Promise<boolean> {
@@ -52,7 +54,7 @@ export async function removeLeftovers(root: string, names: readonly string[]): P
   for (const directory of new Set(names.map((name) => parentsOf(name).at(-1) ?? ''))) {
     if (!(await isOwnDirectory(root, directory))) continue;
     for (const name of await readdir(diskPath(root, directory), 'latin1')) {
-      if (name.startsWith(TEMPORARY_PREFIX)) await unlink(diskPath(root, directory === '' ? name : `${directory}/${name}`));
+      if (TEMPORARY_NAME.test(name)) await unlink(diskPath(root, directory === '' ? name : `${directory}/${name}`));
     }
   }
 }

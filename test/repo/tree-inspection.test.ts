@@ -170,6 +170,7 @@ const REFUSED: readonly (readonly [title: string, tree: PoisonTree, expected: re
   ['bytes that are no UTF-8', [[Buffer.from('functions/a/\xff', 'latin1'), '']], [/not valid UTF-8/]],
   ['.git in any case', [['functions/a/.GIT/config', '']], [/reserved by Git/]],
   ['git~1', [['functions/a/git~1', '']], [/reserved by Git/]],
+  ['a name of our temporary files', [['functions/a/.gitfaas-tmp-x', '']], [/reserved for temporary files/]],
   ['..', [['functions/a/../x', '']], [/reserved by Git/]],
   ['a name too long', [[`functions/a/${'n'.repeat(256)}`, '']], [/longer than 255/]],
   ['a path too long', [[`functions/a/${`${'n'.repeat(200)}/`.repeat(6)}x`, '']], [/longer than 1024/]],

@@ -293,7 +293,7 @@ test('whatever part of the work a crash left done, the next run finishes it', as
         const old = BEFORE[name];
         if (old !== undefined) await scene.repository.write({ [name]: old });
       }
-      await writeFile(join(root, 'functions/a/.gitfaas-tmp-half'), 'half');
+      await writeFile(join(root, 'functions/a/.gitfaas-tmp-01234567-89ab-4cde-8f01-23456789abcd'), 'half');
       const kept = await scene.run();
       const status = await scene.repository.git(['status', '--porcelain']);
       // With the index at the new side a file at the old side still is the old side: it follows.
@@ -302,6 +302,12 @@ test('whatever part of the work a crash left done, the next run finishes it', as
     { numRuns: 8 },
   );
   t.pass();
+});
+
+test('a file whose name only begins like one of our temporary files is left alone', async (t) => {
+  await using scene = await makeScene(t, { 'a/x': '1', 'a/.gitfaas-tmp-mine': 'm' }, { 'a/x': '2', 'a/.gitfaas-tmp-mine': 'm' });
+  t.deepEqual(await scene.run(), []);
+  t.is(await scene.repository.git(['status', '--porcelain']), '');
 });
 
 test('law: after any edits at any paths, each path holds the edit or the new commit, and a refusal changes nothing', async (t) => {
