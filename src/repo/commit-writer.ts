@@ -42,17 +42,15 @@ async function buildTreeIn(scratch: string, git: Git, { baseTree, edits, environ
   const records: Buffer[] = [];
   const expected = new Set<string>();
   const deletion = `0 ${'0'.repeat(baseTree?.length ?? 40)}\t`;
-  for (const [path, edit] of edits) {
-    const name = Buffer.from(path, 'utf8').toString('latin1');
-    for (const below of edit === null ? existing.keys() : []) {
-      if (below !== name && !below.startsWith(`${name}/`)) continue;
-      expected.add(below);
-      records.push(Buffer.from(`${deletion}${below}\0`, 'latin1'));
-    }
+  const deleted = new Set([...edits].filter(([, edit]) => edit === null).map(([path]) => latin1(path)));
+  for (const name of existing.keys()) {
+    if (!isAtOrBelow(name, deleted)) continue;
+    expected.add(name);
+    records.push(Buffer.from(`${deletion}${name}\0`, 'latin1'));
   }
   for (const [path, edit] of edits) {
     if (edit === null) continue;
-    const name = Buffer.from(path, 'utf8').toString('latin1');
+    const name = latin1(path);
     const mode = edit.mode ?? (existing.get(name) === '100755' ? '100755' : '100644');
     expected.add(name);
     records.push(Buffer.from(`${mode} ${oids.get(path)}\t${name}\0`, 'latin1'));
@@ -61,6 +59,16 @@ async function buildTreeIn(scratch: string, git: Git, { baseTree, edits, environ
   const tree = await git.line(['write-tree'], call);
   if (baseTree !== undefined) await refuseLosses(git, baseTree, tree, expected, environment);
   return tree;
+}
+
+/** One character a byte, as git's own output is read here. */
+function latin1(path: string): string {
+  return Buffer.from(path, 'utf8').toString('latin1');
+}
+
+function isAtOrBelow(name: string, names: ReadonlySet<string>): boolean {
+  for (let end = name.length; end > 0; end = name.lastIndexOf('/', end - 1)) if (names.has(name.slice(0, end))) return true;
+  return false;
 }
 
 /**
