@@ -3,7 +3,7 @@ import type { CommandIo, CommandName } from './options.ts';
 const WORKSPACE_FLAGS = `  --workspace DIR        the workspace; default: the current directory
   -c, --config FILE      configuration in the workspace; default: FAAS_CONFIG_FILE, else faas_config.yaml`;
 
-const CLIENT_FLAGS = `  --url URL              the daemon; default: FAAS_URL, else http://127.0.0.1:8000
+const CLIENT_FLAGS = `  --url URL              the daemon; default: FAAS_URL, else http://127.0.0.1 and FAAS_API_PORT or 8000
   --key KEY              default: FAAS_KEY (other users cannot see it there), else demo-key`;
 
 const OVERVIEW = `gitfaas: functions as a service from a Git repository
