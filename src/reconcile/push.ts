@@ -136,10 +136,11 @@ async function announce(parts: PushParts, update: ServedUpdate, say: Say): Promi
   const { reconciler } = parts;
   const startedMs = performance.now();
   const pass = reconciler.lock.run(async () => await reconciler.passLocked());
-  const isInTime = await Promise.race([
-    pass.then(() => true),
-    new Promise<false>((resolve) => setTimeout(resolve, LIVE_WAIT_MS, false)),
-  ]);
+  const late = Promise.withResolvers<false>();
+  const timer = setTimeout(() => late.resolve(false), LIVE_WAIT_MS);
+  const isInTime = await Promise.race([pass.then(() => true), late.promise]);
+  // Else the process would live on for it after a stop.
+  clearTimeout(timer);
   const { applied, refusedEdits, message } = reconciler.board.current;
   const short = update.newOid.slice(0, 12);
   if (!isInTime) {

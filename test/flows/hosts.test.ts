@@ -88,7 +88,9 @@ testWithNamespaces('an ordinary user gets standard isolation, calls, pushes and 
   t.is((await daemon.call('/invoke/plain', { method: 'POST' })).text, 'written');
 
   const children = descendantsOf(daemon.pid);
+  const stoppingMs = performance.now();
   t.is(await daemon.stop(), 0, daemon.output());
+  t.true(performance.now() - stoppingMs < 3000, 'nothing that ran before is waited for');
   await waitForEnd(children, 0);
 });
 
