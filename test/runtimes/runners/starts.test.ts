@@ -227,6 +227,42 @@ test('a module of the function may be called like one of ours or of the standard
   t.deepEqual(await instance.json(), { value: 3 });
 });
 
+test('orphans that end while an instance is idle are reaped then, and the waiting leaves nothing behind', async (t) => {
+  const source = `
+import os, signal, subprocess, time
+read_end, write_end = os.pipe()
+def leave():
+    """Two orphans, one below the other, that stay until they can read."""
+    if os.fork() == 0:
+        if os.fork() == 0:
+            os.fork()
+            os.read(read_end, 1)
+        os._exit(0)
+leave()
+def handle(request):
+    if request.path == "/leave":
+        leave()
+    if request.path == "/end" and os.fork() == 0:
+        time.sleep(0.2)
+        os.write(write_end, b"1234")
+        os._exit(0)
+    code = subprocess.call(["/bin/sh", "-c", "exit 3"])
+    default = signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+    return {"code": code, "default": default, "descriptors": len(os.listdir("/proc/self/fd"))}
+`;
+  await using launcher = await LauncherHarness.start('none');
+  launcher.addFunction('code', { 'handler.py': source });
+  const instance = await launcher.startFunction('code');
+  await waitUntil(() => descendants(instance.pid).length === 2);
+  const answer = await instance.json({ path: '/leave' });
+  t.like(answer, { code: 3, default: true });
+  await waitUntil(() => descendants(instance.pid).length === 4);
+  t.deepEqual(await instance.json({ path: '/end' }), answer);
+  // No call wakes it.
+  await waitUntil(() => descendants(instance.pid).length === 0);
+  t.deepEqual(await instance.json(), answer);
+});
+
 test('orphans are reaped between calls, and subprocesses during one keep their exit status', async (t) => {
   const source = `
 import os, subprocess

@@ -115,6 +115,11 @@ class FrameReader:
         self._limit_bytes = limit_bytes
         self._buffer = b""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether some of the next frame was read already."""
+        return bool(self._buffer)
+
     def fill(self) -> bool:
         """One read, blocking when nothing is there. False at the end of the stream."""
         data = os_read(self._descriptor, _READ_BYTES)

@@ -12,7 +12,7 @@ import tempfile
 from types import BuiltinFunctionType
 from typing import Any, Callable, Iterator, List, Optional
 
-from . import frames, kernel, loading, prepare, root, runner, specialise
+from . import frames, kernel, loading, orphans, prepare, root, runner, specialise
 from .sandbox import Function, Sandbox, Settings, StartRequest, run
 
 #: CPython specialises code between the 8th and the 16th round; then it stays.
@@ -82,6 +82,7 @@ def _play_call(life: runner.Runner, directory: str, reader: frames.FrameReader, 
     meta = {"method": "POST", "path": "/", "query": "a=1", "headers": ["host", "x"], "call_id": "x", "deadline_ms": 0, "function": "x"}
     call, _ = frames.encode_meta(frames.INVOKE, 1, frames.encode_facts(meta), b'{"a": [1, 2.5, "x"]}')
     frames.write_all(write_end, call)
+    orphans.reap()  # There are none.
     frame = reader.read()
     if frame is not None:
         life.rehearse_call(handler, frame, null)

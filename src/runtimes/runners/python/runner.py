@@ -5,7 +5,7 @@ handler's own exception ends the process; the daemon learns it from a frame or f
 """
 from gc import enable as enable_gc
 import os
-from os import WNOHANG, _exit, waitpid
+from os import _exit
 from random import seed
 from _random import Random
 import sys
@@ -22,6 +22,7 @@ from .frames import (
 from .answer import Answer, BadResponse, encode_head, from_http_exception, make, to_chunk
 from .channel import Channel
 from .output import Output
+from .orphans import reap, reap_until_readable
 from .prepare import tell_failure
 from .request import BadRequest, Request
 from .sandbox import Function, Sandbox, StepFailed
@@ -112,12 +113,14 @@ class Runner:
     def _serve(self) -> NoReturn:
         try:
             while True:
+                # Most functions leave nobody behind: for them this is one system call.
+                if reap() and not self._reader.has_begun:
+                    reap_until_readable(self._channel.descriptor)
                 frame = self._reader.read()
                 if frame is None:
                     _exit(0)
                 if frame.type == INVOKE:
                     self._call(frame)
-                    _reap_orphans()
                 elif frame.type != CANCEL:  # One call at a time: who cancels kills.
                     _exit(EXIT_PROTOCOL)
         except BaseException:
@@ -233,12 +236,3 @@ def _traceback(error: BaseException) -> str:
     except Exception:
         text = type(error).__name__
     return text[-_TRACEBACK_MAX_CHARACTERS:]
-
-
-def _reap_orphans() -> None:
-    """This is pid 1. Only between calls: during one the exit may belong to a `subprocess` of the handler."""
-    try:
-        while waitpid(-1, WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
