@@ -161,7 +161,7 @@ export const errorTable = {
     status: 503,
     retry: 'backoff',
     title: 'The workspace or its storage cannot be written',
-    fix: 'Free disk space or make the file system writable.',
+    fix: 'Free disk space, or make the place that the detail names writable for the daemon.',
   },
   git_failed: {
     status: 500,

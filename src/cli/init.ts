@@ -46,10 +46,11 @@ export async function init(options: { readonly directory: string }, io: CommandI
   await git.run(['add', '--all']);
   await git.run(['commit', '--quiet', '--message', 'A workspace for gitfaas with one function'], { environment });
 
+  const [serve, call] = [`gitfaas --workspace ${printable(options.directory)}`, `gitfaas invoke hello -d '{"name": "you"}'`];
+  const width = Math.max(serve.length, call.length) + 4;
   io.stdout(
     `Made the workspace ${printable(directory)} with the function hello.\n\n` +
-      `  gitfaas --workspace ${printable(options.directory)}            serves it\n` +
-      `  gitfaas invoke hello -d '{"name": "you"}'    calls the function, from another terminal\n`,
+      `  ${serve.padEnd(width)}serves it\n  ${call.padEnd(width)}calls the function, from another terminal\n`,
   );
   return 0;
 }
@@ -72,7 +73,7 @@ async function initRepository(directory: string): Promise<void> {
       env: { ...GIT_ENVIRONMENT },
     });
   } catch (error) {
-    throw new FaasError('git_failed', { detail: 'git init failed; git 2.39 or later must be installed.', cause: error });
+    throw new FaasError('git_failed', { detail: 'git init failed; git 2.30 or later must be installed.', cause: error });
   }
 }
 

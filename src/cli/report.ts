@@ -1,4 +1,4 @@
-import { formatProblem, printable, toFaasError, type Problem } from '../errors.ts';
+import { FaasError, formatProblem, printable, toFaasError, type Problem } from '../errors.ts';
 import type { CommandIo } from './options.ts';
 
 export const EXIT_FAILED = 1;
@@ -23,10 +23,20 @@ export function reportFailure(failure: Failure, io: Pick<CommandIo, 'stderr'>): 
 
 /** For anything that a command threw; the exit code to end with. */
 export function reportError(thrown: unknown, io: Pick<CommandIo, 'stderr'>): number {
-  const error = toFaasError(thrown);
+  const error = refusedFile(thrown) ?? toFaasError(thrown);
   reportFailure(error, io);
   // Our own mistake: without its origin nobody could report it.
   if (error.code === 'internal' && error.cause instanceof Error)
     io.stderr(`${printable(error.cause.stack ?? error.cause.message)}\n`);
   return error.code === 'usage' ? EXIT_USAGE : EXIT_FAILED;
+}
+
+/** A file or directory that this user may not touch is not our mistake. */
+function refusedFile(thrown: unknown): FaasError | undefined {
+  const { code, path } = (thrown ?? {}) as NodeJS.ErrnoException;
+  if ((code !== 'EACCES' && code !== 'EPERM') || path === undefined) return undefined;
+  return new FaasError('storage_failed', {
+    detail: `${path} cannot be used (${code}): this user may not read or write there.`,
+    cause: thrown,
+  });
 }

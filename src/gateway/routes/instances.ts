@@ -20,7 +20,7 @@ export function instanceRoutes(deployments: DeploymentTable): Route[] {
       scope: 'manage',
       async handle({ ctx, params }) {
         const id = params['id'] ?? '';
-        if (!/^[a-z0-9-]{1,128}$/.test(id)) throw new FaasError('unknown_instance');
+        if (!/^[a-z0-9-]{1,128}$/.test(id)) throw new FaasError('unknown_instance', { detail: 'No live instance has this id.' });
         await deployments.stopInstance(id);
         ctx.body = { id, stopped: true };
       },

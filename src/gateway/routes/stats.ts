@@ -49,7 +49,7 @@ function describeStats(stats: StatsSnapshot): JsonObject {
     invocations: stats.invocations,
     outcomes: stats.outcomes,
     in_flight: stats.inFlight,
-    rate_per_second: stats.ratePerSecond,
+    rate_per_second: rounded(stats.ratePerSecond),
     cold_starts: stats.coldStarts,
     start_failures: stats.startFailures,
     latency: {
@@ -62,7 +62,12 @@ function describeStats(stats: StatsSnapshot): JsonObject {
 }
 
 function describeLatency({ count, meanMs, p50Ms, p95Ms, p99Ms }: LatencySummary): JsonObject {
-  return { count, mean_ms: meanMs ?? null, p50_ms: p50Ms ?? null, p95_ms: p95Ms ?? null, p99_ms: p99Ms ?? null };
+  return { count, mean_ms: rounded(meanMs), p50_ms: rounded(p50Ms), p95_ms: rounded(p95Ms), p99_ms: rounded(p99Ms) };
+}
+
+/** To thousandths: a microsecond is all that the clocks behind the numbers give. */
+function rounded(value: number | undefined): number | null {
+  return value === undefined ? null : Math.round(value * 1000) / 1000;
 }
 
 /** `memory_bytes` is the sum over the instances whose use is known. */

@@ -65,9 +65,12 @@ export class LineGate {
   }
 }
 
+/** What the runner ends a line with that it cut itself. */
+const CUT_MARK = ' [line cut]';
+
 /** A line of the handler as it is kept: longer ones are cut, and say so. */
 export function cutLine(text: string): string {
-  if (text.length <= LINE_MAX_BYTES) return text;
+  if (text.length <= LINE_MAX_BYTES + (text.endsWith(CUT_MARK) ? CUT_MARK.length : 0)) return text;
   return `${text.slice(0, LINE_MAX_BYTES)} [gitfaas: ${text.length - LINE_MAX_BYTES} more characters]`;
 }
 

@@ -50,6 +50,8 @@ test('bytes that are no UTF-8 are replaced', (t) => {
 test('a long line of the handler is cut', (t) => {
   t.is(cutLine('short'), 'short');
   t.regex(cutLine('x'.repeat(LINE_MAX_BYTES + 7)), /\[gitfaas: 7 more characters\]$/);
+  const cutBefore = `${'x'.repeat(LINE_MAX_BYTES)} [line cut]`;
+  t.is(cutLine(cutBefore), cutBefore, 'what the runner cut is not cut again');
 });
 
 test('lines beyond the rate are dropped, and their number is told when the second is over', async (t) => {
