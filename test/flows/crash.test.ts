@@ -6,7 +6,7 @@ import test, { type ExecutionContext } from 'ava';
 import { launchDaemonProcess, makeWorkspace, startDaemonProcess, type DaemonProcess } from '../support/daemon-process.ts';
 import { cloneRepository, runClient } from '../support/git-client.ts';
 import type { TestRepository } from '../support/git-repository.ts';
-import { cgroupsOf, descendantsOf, mountsOf, socketDirectoriesOf, waitForEnd } from '../support/leftovers.ts';
+import { cgroupsOf, descendantsOf, killHard, mountsOf, socketDirectoriesOf, waitForEnd } from '../support/leftovers.ts';
 import { waitUntil } from '../support/wait-until.ts';
 
 const SLOW = 'import time\n\n\ndef handle(request):\n    time.sleep(float(request.get_text()))\n    return "woke"\n';
@@ -26,14 +26,14 @@ test.serial('a killed instance fails its own call with 502 and no other', async 
   const daemon = await startDaemonProcess(t, workspace.directory);
   await waitUntil(async () => (await instancesOf(daemon)).some(({ state }) => state === 'idle'));
   const [idle] = await instancesOf(daemon);
-  process.kill(idle?.pid ?? 0, 'SIGKILL');
+  killHard(idle?.pid);
   await waitUntil(async () => (await instancesOf(daemon)).every(({ id }) => id !== idle?.id));
   t.is((await callSlow(daemon, 0)).status, 200);
 
   const busy = callSlow(daemon, 30);
   await waitUntil(async () => (await instancesOf(daemon)).some(({ state }) => state === 'busy'));
   const running = (await instancesOf(daemon)).find(({ state }) => state === 'busy');
-  process.kill(running?.pid ?? 0, 'SIGKILL');
+  killHard(running?.pid);
   const crashed = await busy;
   t.is(crashed.status, 502, crashed.text);
   t.is(crashed.json()['code'], 'crash');
@@ -46,9 +46,11 @@ test.serial('a killed launcher comes back, and nothing of its instances is left'
   const busy = callSlow(daemon, 30);
   await waitUntil(async () => (await instancesOf(daemon)).some(({ state }) => state === 'busy'));
   for (let round = 0; round < 3; round += 1) {
-    const before = descendantsOf(daemon.pid).filter(({ command }) => command.includes('launcher.py'));
-    const launcher = before.find(({ parent }) => parent === daemon.pid);
-    process.kill(launcher?.pid ?? 0, 'SIGKILL');
+    const seen = () => descendantsOf(daemon.pid).filter(({ command }) => command.includes('launcher.py'));
+    const findLauncher = () => seen().find(({ parent }) => parent === daemon.pid);
+    await waitUntil(() => findLauncher() !== undefined);
+    const before = seen();
+    killHard(findLauncher()?.pid);
     if (round === 0) t.is((await busy).json()['code'], 'crash');
     // What was idle may still be given a call in the moment before its death is known.
     await waitUntil(async () => (await callSlow(daemon, 0)).text === 'woke');

@@ -43,6 +43,18 @@ export function descendantsOf(pid: number): SeenProcess[] {
   return found;
 }
 
+/** SIGKILL to one process; throws when there is none, because pid 0 would mean our own process group. */
+export function killHard(pid: number | undefined): void {
+  if (pid === undefined || !Number.isInteger(pid) || pid <= 1) throw new Error(`there is no process to kill (pid ${pid})`);
+  process.kill(pid, 'SIGKILL');
+}
+
+/** SIGKILL to the process group that a detached child leads. */
+export function killGroup(leader: number | undefined): void {
+  if (leader === undefined || leader <= 1) throw new Error(`there is no process group to kill (${leader})`);
+  process.kill(-leader, 'SIGKILL');
+}
+
 /** Which of these still live. */
 export function survivorsOf(seen: readonly SeenProcess[]): SeenProcess[] {
   const now = new Set(processes().map(({ pid, startTicks }) => `${pid} ${startTicks}`));

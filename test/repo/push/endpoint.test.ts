@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import { cloneRepository, runClient, startClient } from '../../support/git-client.ts';
+import { killGroup } from '../../support/leftovers.ts';
 import { startPushServer, type PushServer, type PushServerOptions } from '../../support/push-server.ts';
 import { PUSH_CONTENT_TYPE } from '../../support/raw-push.ts';
 import { waitUntil } from '../../support/wait-until.ts';
@@ -102,7 +103,7 @@ test('a client killed during the hook does not stop the push, and the handler se
   const tip = await clone.commit({ a: 'b' });
   const push = startClient(clone.directory, ['push', 'origin', 'main']);
   await waitUntil(() => server.pre.length === 1);
-  process.kill(-(push.child.pid ?? 0), 'SIGKILL');
+  killGroup(push.child.pid);
   await push.result;
   go();
   await waitUntil(() => server.post.length === 1);
@@ -208,7 +209,7 @@ test('a push that waited too long, or whose client left while it waited, frees i
   const before = posts();
   const left = startClient(clone.directory, ['push', 'origin', 'main:refs/heads/two']);
   await waitUntil(() => posts() === before + 1);
-  process.kill(-(left.child.pid ?? 0), 'SIGKILL');
+  killGroup(left.child.pid);
   await left.result;
   const late = await runClient(clone.directory, ['push', 'origin', 'main:refs/heads/three']);
   t.regex(late.stderr, /503/);
