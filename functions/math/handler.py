@@ -2,7 +2,7 @@
 
 
 def handle(request):
-    data = request.get_json()
+    data = request.get_json() or {}
     a = data.get("a", 0)
     b = data.get("b", 0)
     operation = data.get("operation", "add")
