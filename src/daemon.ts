@@ -141,7 +141,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         stats: deployments.statsFor(declared.name),
         onEvent: (event) => logPoolEvent(logger, event),
       }),
-    onAbandoned: (pool) => void pool.drain(),
+    // No call ever reached it.
+    onAbandoned: (pool) => void pool.stop(),
   });
 
   // What the applied revision says; the start-only keys of `system` stay as they were read.
@@ -177,10 +178,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     },
   });
   stack.defer(async () => {
-    stager.abandonAll();
     await Promise.all(deployments.list().map(({ pool }) => pool.drain()));
   });
   stack.use(reconciler);
+  // Before it: the pass under way may be waiting for an import that hangs.
+  stack.defer(() => stager.close());
 
   const rightOfWay = stack.use(new RightOfWay(clock));
   const parts = { workspace, servedRef, configFile, validator, stager, journal, reconciler, rightOfWay, access, stateDirectory };

@@ -1,4 +1,4 @@
-import { toFaasError, type FaasError, type Problem } from '../errors.ts';
+import { FaasError, toFaasError, type Problem } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { Pool } from '../pool/pool.ts';
 import type { DeclaredFunction, Revision } from '../registry/revision.ts';
@@ -39,6 +39,7 @@ export class Stager {
   readonly #staged = new Map<string, StagedPool>();
   /** Versions that did not start, with the time they were given. */
   readonly #failures = new Map<string, Problem>();
+  #isClosed = false;
 
   constructor(parts: StagerParts) {
     this.#parts = parts;
@@ -73,7 +74,8 @@ export class Stager {
         try {
           await this.#stageOne(declared, validation, access, options.check, held);
         } catch (thrown) {
-          const error = toFaasError(thrown);
+          // A check that our own end cut off tells nothing about the code.
+          const error = this.#isClosed ? new FaasError('draining') : toFaasError(thrown);
           if (!isAboutCode(error)) {
             waiting.length = 0;
             throw error;
@@ -103,8 +105,9 @@ export class Stager {
     this.#failures.clear();
   }
 
-  /** Gives up everything that nobody claimed. */
-  abandonAll(): void {
+  /** Gives up everything that nobody claimed, start checks under way included; `stage` rejects with `draining` from now on. */
+  close(): void {
+    this.#isClosed = true;
     for (const key of this.#staged.keys()) this.#abandon(key);
   }
 
@@ -116,8 +119,10 @@ export class Stager {
     held: Map<string, StagedPool>,
   ): Promise<void> {
     const key = stagedKey(declared);
+    if (this.#isClosed) throw new FaasError('draining');
     if (!this.#staged.has(key)) {
       const codeDirectory = await this.#parts.materialise(declared, validation, access);
+      if (this.#isClosed) throw new FaasError('draining');
       // Another staging may have made the same pool while this one wrote files.
       if (!this.#staged.has(key)) this.#staged.set(key, this.#makeEntry(declared, codeDirectory, check));
     }

@@ -196,3 +196,14 @@ test('an edit that hangs at its import is started once, so that later writes and
   await statusWhen(daemon, ({ state }) => state === 'applied');
   t.is(await says(daemon, 'one'), 'slow');
 });
+
+test('the daemon stops at once although an edit hangs at its import', async (t) => {
+  const config = 'system: {cold_start_timeout: 10m}\n';
+  const workspace = await makeWorkspace(t, { one: saying('one'), two: saying('two') }, config);
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  await workspace.write({ 'functions/one/handler.py': `import time\ntime.sleep(600)\n${saying('never')}` });
+  await statusWhen(daemon, ({ state }) => state === 'reconciling');
+  const startedMs = performance.now();
+  t.is(await daemon.stop(), 0, daemon.output());
+  t.true(performance.now() - startedMs < 20_000);
+});
