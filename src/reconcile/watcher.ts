@@ -4,6 +4,8 @@ import { watch, type FSWatcher } from 'chokidar';
 import type { Clock } from '../observability/clock.ts';
 
 const READY_TIMEOUT_MS = 5000;
+/** How soon a workspace that was moved away and back rings again; until then the periodic comparison sees it. */
+const LOOK_AGAIN_MS = 3000;
 /** Quiet time after the last event before the bell rings; a checkout of 200 files spreads its events over some 13 ms. */
 const QUIET_MS = 60;
 const QUIET_CAP_MS = 1000;
@@ -20,16 +22,19 @@ export interface WatcherOptions {
 }
 
 /**
- * Doorbell: tells that something may have changed, never what. A watcher that fails or whose root was replaced is made
- * anew once; the second time only the periodic comparison remains, and `report` says so.
+ * Doorbell: tells that something may have changed, never what. A watcher that fails is made anew once; the second time
+ * only the periodic comparison remains. One whose directories went away (chokidar forgets them for good) is made anew when
+ * they are back. `report` says which of these it is.
  */
-export class Watcher {
+export class Watcher implements AsyncDisposable {
   readonly #options: WatcherOptions;
   #watcher: FSWatcher | undefined;
-  #rootIdentity = '';
+  /** Of the directories that are watched. */
+  #identity = '';
   #failures = 0;
   #isClosed = false;
   #cancelQuiet: (() => void) | undefined;
+  #cancelLook: (() => void) | undefined;
   #firstEventMs: number | undefined;
 
   constructor(options: WatcherOptions) {
@@ -37,31 +42,33 @@ export class Watcher {
   }
 
   async start(): Promise<void> {
+    const { root, gitDir, report } = this.#options;
+    // chokidar takes a backslash for a separator, and would wait at another path for ever.
+    if (`${root}${gitDir}`.includes('\\')) return report('timer only: there is a backslash in the path of the workspace');
     await this.#open();
-  }
-
-  /** Called by the periodic comparison: notices a root that was replaced, which no event tells. */
-  async checkRoot(): Promise<void> {
-    if (this.#watcher === undefined || this.#isClosed) return;
-    if ((await identity(this.#options.root)) !== this.#rootIdentity) await this.#renew('the workspace directory was replaced');
+    this.#lookLater();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#isClosed = true;
     this.#cancelQuiet?.();
+    this.#cancelLook?.();
     await this.#watcher?.close();
   }
 
   async #open(): Promise<void> {
     const { root, gitDir, stateDirectory, report, clock } = this.#options;
-    this.#rootIdentity = await identity(root);
+    this.#identity = await identityOf(root, gitDir);
     const watcher = watch([root, gitDir], {
       followSymlinks: false,
       ignoreInitial: true,
       ignored: (path) => isIgnored(path, root, gitDir, stateDirectory),
     });
     this.#watcher = watcher;
-    watcher.on('all', (event, path) => this.#onEvent(`${event} ${relative(root, path)}`));
+    watcher.on('all', (event, path) => {
+      if (event === 'unlinkDir' && (path === root || path === gitDir)) this.#onGone(path);
+      this.#onEvent(`${event} ${relative(root, path)}`);
+    });
     const isReady = await new Promise<boolean>((resolve) => {
       const cancel = clock.schedule(READY_TIMEOUT_MS, () => resolve(false));
       watcher.on('ready', () => {
@@ -71,22 +78,46 @@ export class Watcher {
       watcher.on('error', (error) => {
         cancel();
         resolve(false);
-        void this.#renew(error instanceof Error ? error.message : String(error));
+        void this.#onFailure(watcher, error instanceof Error ? error.message : String(error));
       });
     });
     if (isReady) report('events');
-    else if (this.#watcher === watcher) await this.#renew('the watcher did not become ready');
+    else await this.#onFailure(watcher, 'the watcher did not become ready');
   }
 
-  async #renew(reason: string): Promise<void> {
-    if (this.#isClosed) return;
+  async #onFailure(watcher: FSWatcher, reason: string): Promise<void> {
+    // One that fails often fails more than once.
+    if (this.#isClosed || this.#watcher !== watcher) return;
+    this.#failures += 1;
+    if (this.#failures === 1) return await this.#renew();
+    this.#watcher = undefined;
+    this.#options.report(`timer only: ${reason}`);
+    await watcher.close();
+  }
+
+  #onGone(path: string): void {
+    this.#identity = '';
+    this.#options.report(`timer only: ${relative(this.#options.root, path) || 'the workspace'} is gone`);
+  }
+
+  /** No event tells that a directory is back, or that another one stands in its place. */
+  #lookLater(): void {
+    this.#cancelLook = this.#options.clock.schedule(LOOK_AGAIN_MS, () => void this.#look());
+  }
+
+  async #look(): Promise<void> {
+    const identity = await identityOf(this.#options.root, this.#options.gitDir);
+    if (this.#isClosed || this.#watcher === undefined) return;
+    if (identity !== '' && identity !== this.#identity) await this.#renew();
+    if (!this.#isClosed) this.#lookLater();
+  }
+
+  async #renew(): Promise<void> {
     const broken = this.#watcher;
     this.#watcher = undefined;
-    this.#failures += 1;
     await broken?.close();
     if (this.#isClosed) return;
-    if (this.#failures > 1) this.#options.report(`timer only: ${reason}`);
-    else await this.#open();
+    await this.#open();
     this.#options.ring('watcher renewed');
   }
 
@@ -103,11 +134,10 @@ export class Watcher {
   }
 }
 
-async function identity(path: string): Promise<string> {
-  return await stat(path).then(
-    (found) => `${found.dev}:${found.ino}`,
-    () => 'absent',
-  );
+/** Changes when one of the directories is replaced; empty while one is absent. */
+async function identityOf(...paths: readonly string[]): Promise<string> {
+  const found = await Promise.all(paths.map((path) => stat(path).catch(() => undefined)));
+  return found.includes(undefined) ? '' : found.map((directory) => `${directory?.dev}:${directory?.ino}`).join(' ');
 }
 
 /** Inside the Git directory only what moves HEAD, the branches, or starts and ends a merge is of interest. */
