@@ -126,6 +126,8 @@ export async function openWorkspace(directory: string): Promise<Workspace> {
   const root = await realpath(directory).catch((error: unknown) => {
     throw invalid(`${printable(directory)} does not exist or cannot be entered.`, error);
   });
+  // Lines are how git answers, and what a log or a terminal would show of such a path is another one.
+  if (/[\n\r]/.test(root)) throw invalid(`There is a line end in the path ${JSON.stringify(root)}. Move the workspace.`);
   if (!(await exists(join(root, '.git')))) throw await explainNoRepository(root);
 
   // Without `--absolute-git-dir`: in a linked work tree `.git` is a file, git itself resolves it.

@@ -57,6 +57,7 @@ test('what is not the top of a work tree is refused with what to do', async (t) 
   await runGit(join(directory, 'elsewhere'), ['config', 'core.worktree', join(directory, 'plain')]);
   await mkdir(join(directory, 'broken'));
   await writeFile(join(directory, 'broken/.git'), 'gitdir: /nowhere\n');
+  await repository.git(['clone', '-q', '.', join(directory, 'two\nlines')]);
 
   for (const [path, expected] of [
     [join(repository.directory, 'sub'), repository.directory],
@@ -67,6 +68,7 @@ test('what is not the top of a work tree is refused with what to do', async (t) 
     [join(directory, 'core-bare'), '`core.bare` is set'],
     [join(directory, 'elsewhere'), join(directory, 'plain')],
     [join(directory, 'broken'), 'does not accept'],
+    [join(directory, 'two\nlines'), 'a line end in the path'],
   ] as const) {
     const error = await t.throwsAsync(openWorkspace(path), { instanceOf: FaasError });
     t.is(error.code, 'workspace_invalid', path);
