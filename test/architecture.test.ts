@@ -16,7 +16,8 @@ const rooms: Readonly<Record<string, { readonly values: readonly string[]; reado
   registry: { values: ['config', 'errors'] },
   reconcile: { values: ['repo', 'registry', 'pool', 'config', 'errors'], types: ['observability'] },
   pool: { values: ['errors'], types: ['config', 'observability'] },
-  runtimes: { values: ['errors'], types: ['pool', 'config', 'observability'] },
+  // Of `pool` the port alone, `pool/instance.ts`.
+  runtimes: { values: ['pool', 'errors'], types: ['config', 'observability'] },
   gateway: { values: ['config', 'errors'], types: ['pool', 'reconcile', 'observability'] },
   observability: { values: ['errors'], types: ['config', 'pool'] },
 };

@@ -1,15 +1,16 @@
 import { Readable } from 'node:stream';
 import { FaasError, toFaasError } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
-import type {
-  HandlerAnswer,
-  Instance,
-  InstanceExit,
-  InstanceUsage,
-  Invocation,
-  Runtime,
-  StartPhases,
-  StartRequest,
+import {
+  HandlerFault,
+  type HandlerAnswer,
+  type Instance,
+  type InstanceExit,
+  type InstanceUsage,
+  type Invocation,
+  type Runtime,
+  type StartPhases,
+  type StartRequest,
 } from './instance.ts';
 import { LazyTimer } from './lazy-timer.ts';
 import type { InstanceEnd, StopReason } from './pool-events.ts';
@@ -28,8 +29,8 @@ import { finalFailure, type RunningCall } from './running-call.ts';
  * stopping  Takes no calls. Either its last calls still run, or it is being killed. Exit: dead.
  * dead      No process is left. Every further call is refused.
  *
- * Guarantees: a call whose deadline passes, whose caller goes away while it runs alone, or which fails with anything but
- * `handler_error` has the whole tree killed, and is answered only when no process is left. The first cause of a failure
+ * Guarantees: a call whose deadline passes, whose caller goes away while it runs alone, or which fails with anything but a
+ * HandlerFault has the whole tree killed, and is answered only when no process is left. The first cause of a failure
  * is the one reported. Calls that ran beside a failed one fail with `crash`. The owner hears of the end exactly once.
  */
 export type InstanceState = 'starting' | 'ready' | 'busy' | 'stopping' | 'dead';
@@ -164,7 +165,7 @@ export class GuardedInstance {
   }
 
   /**
-   * Runs one invocation and resolves with the answer's head. Rejects with `handler_error` (it stays usable), or, once no
+   * Runs one invocation and resolves with the answer's head. Rejects with HandlerFault (it stays usable), or, once no
    * process is left, with `timeout`, `cancelled`, `crash`, `oom` or `bad_response`. An instance that is starting,
    * stopping or dead refuses with `crash`. `deadlineMs` is on the clock's scale.
    */
@@ -265,7 +266,7 @@ export class GuardedInstance {
 
   #failed(call: RunningCall, error: FaasError): void {
     if (!this.#calls.has(call)) return;
-    if (error.code !== 'handler_error') this.#killFor(call, error);
+    if (!isFaultOfHandler(error)) this.#killFor(call, error);
     else if (call.failure === undefined || this.#end === undefined) {
       this.#release(call);
       call.reject(call.failure ?? error);
@@ -276,7 +277,7 @@ export class GuardedInstance {
     if (!this.#calls.has(call)) return;
     const error = body.errored;
     if (error === null && body.readableEnded) this.#release(call);
-    else if (error instanceof FaasError && error.code === 'handler_error') this.#release(call);
+    else if (error !== null && isFaultOfHandler(error)) this.#release(call);
     else if (error instanceof FaasError) this.#killFor(call, error);
     else this.#killFor(call, new FaasError('cancelled', { detail: 'The answer was not read to its end.' }));
   }
@@ -355,4 +356,9 @@ export class GuardedInstance {
   #forgetSignal(call: RunningCall): void {
     if (call.onAbort !== undefined) call.invocation.signal?.removeEventListener('abort', call.onAbort);
   }
+}
+
+/** The instance goes on after it; `handler_error` never means anything else. */
+function isFaultOfHandler(error: Error): boolean {
+  return error instanceof HandlerFault || (error instanceof FaasError && error.code === 'handler_error');
 }

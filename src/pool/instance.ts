@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import { FaasError, type ErrorFacts } from '../errors.ts';
 
 /** The part of an AbortSignal that a call needs. A real one costs more than everything else a warm call does in the pool. */
 export interface CallSignal {
@@ -53,6 +54,16 @@ export interface InstanceExit {
 }
 
 /**
+ * The handler failed and its instance is as good as before: it raised (`handler_error`), or returned a value that is no
+ * answer (`bad_response`), which the runner itself noticed.
+ */
+export class HandlerFault extends FaasError {
+  constructor(code: 'handler_error' | 'bad_response', facts: ErrorFacts) {
+    super(code, facts);
+  }
+}
+
+/**
  * One live runner as a runtime makes it: no lifecycle rules here, the guard (`guarded-instance.ts`) has them once for
  * every implementation. Ready from birth: `Runtime.start` resolves only after the handler is loaded.
  */
@@ -64,8 +75,8 @@ export interface Instance {
   readonly mode: 'process' | 'container';
   readonly phases: StartPhases;
   /**
-   * Sends one invocation and resolves with the answer's head (and body, unless it streams). Rejects with FaasError
-   * `handler_error` (the instance stays usable), or `crash`, `oom`, `bad_response` (it does not). Has no deadline of its own.
+   * Sends one invocation and resolves with the answer's head (and body, unless it streams). Rejects with HandlerFault (the
+   * instance stays usable), or with FaasError `crash`, `oom`, `bad_response` (it does not). Has no deadline of its own.
    */
   invoke(invocation: Invocation, deadlineMs: number): Promise<HandlerAnswer>;
   /** Kills the whole tree. Any number of times, in any state. Resolves once no process of the instance is left. */

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream';
 import test from 'ava';
 import { FaasError } from '../../src/errors.ts';
 import { GuardedInstance, type InstanceOwner } from '../../src/pool/guarded-instance.ts';
-import type { HandlerAnswer, Invocation } from '../../src/pool/instance.ts';
+import { HandlerFault, type HandlerAnswer, type Invocation } from '../../src/pool/instance.ts';
 import { FakeClock, settle } from '../support/fake-clock.ts';
 import { answerOf, MemoryRuntime } from '../support/memory-runtime.ts';
 import { codeOf, errorOf, invocationOf, requestFor } from './setup.ts';
@@ -112,11 +112,13 @@ test('an earlier deadline than that of the call before is kept', async (t) => {
   t.is(await codeOf(call), 'timeout');
 });
 
-test('handler_error leaves the instance usable; every other failure kills it', async (t) => {
+test('a fault of the handler leaves the instance usable; every other failure kills it', async (t) => {
   const guarded = await Guarded.ready();
-  guarded.runtime.handler = () => Promise.reject(new FaasError('handler_error'));
-  t.is(await codeOf(guarded.call()), 'handler_error');
-  t.is(guarded.instance.state, 'ready');
+  for (const code of ['handler_error', 'bad_response'] as const) {
+    guarded.runtime.handler = () => Promise.reject(new HandlerFault(code, {}));
+    t.is(await codeOf(guarded.call()), code);
+    t.is(guarded.instance.state, 'ready');
+  }
   guarded.runtime.handler = () => Promise.reject(new FaasError('bad_response'));
   const call = guarded.call();
   await guarded.clock.advance(50);

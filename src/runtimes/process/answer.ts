@@ -1,5 +1,5 @@
 import { FaasError, printable } from '../../errors.ts';
-import type { HandlerAnswer } from '../../pool/instance.ts';
+import { HandlerFault, type HandlerAnswer } from '../../pool/instance.ts';
 import { ProtocolError } from '../protocol.ts';
 
 /** RFC 9110 5.6.2 `token`. */
@@ -59,7 +59,7 @@ export function readFailure(facts: Record<string, unknown>): HandlerAnswer | Faa
         execMs: 0,
       };
     case 'bad_response':
-      return new FaasError('bad_response', { detail: `The handler's answer cannot be sent: ${detail}.` });
+      return new HandlerFault('bad_response', { detail: `The handler's answer cannot be sent: ${detail}.` });
     case 'handler_error':
       return undefined;
     default:
@@ -70,7 +70,7 @@ export function readFailure(facts: Record<string, unknown>): HandlerAnswer | Faa
 /** `handler_error` with the exception's type in the detail; message and traceback, which a caller can read, only for debug. */
 export function handlerError(facts: Record<string, unknown>, what: string, debug: boolean): FaasError {
   const exception = printable(String(facts['exception'] ?? 'an exception')).slice(0, 200);
-  return new FaasError('handler_error', {
+  return new HandlerFault('handler_error', {
     detail: `${what} ${exception}.`,
     context: debug ? { exception, message: facts['detail'], traceback: facts['traceback'] } : {},
   });

@@ -2,6 +2,8 @@ import test from 'ava';
 import { existsSync, readFileSync } from 'node:fs';
 import { Readable } from 'node:stream';
 import { FaasError, type ErrorCode } from '../../../src/errors.ts';
+import { systemClock } from '../../../src/observability/clock.ts';
+import { QUIET_MS } from '../../../src/runtimes/process/prepared.ts';
 import { startTicksOf } from '../../../src/runtimes/process/process-identity.ts';
 import { call, leftovers, processesWith, RuntimeFixture, text } from '../../support/process-runtime.ts';
 import { waitUntil } from '../../support/wait-until.ts';
@@ -43,6 +45,7 @@ const failures: readonly (readonly [string, string, ErrorCode, RegExp])[] = [
     'handler_error',
     /^The handler raised ValueError\.$/,
   ],
+  ['nothing', 'def handle(request):\n    pass\n', 'bad_response', /None \(is a `return` missing\?\)/],
   ['a value that is no answer', 'def handle(request):\n    return object()\n', 'bad_response', /object/],
   [
     'a header with a line end',
@@ -58,6 +61,8 @@ for (const [name, code, errorCode, detail] of failures) {
     const error = await t.throwsAsync(call(instance), { instanceOf: FaasError });
     t.is(error?.code, errorCode);
     t.regex(error?.detail ?? '', detail);
+    const next = await t.throwsAsync(call(instance), { instanceOf: FaasError }, 'the same instance goes on');
+    t.is(next?.code, errorCode);
   });
 }
 
@@ -309,6 +314,43 @@ test.serial('many starts at once, more than are prepared, all succeed with host 
     t.true(uids.every((uid) => Number(uid) >= 1_900_000_000));
   }
   await Promise.all(instances.map((instance) => instance.kill()));
+});
+
+test.serial('a burst that had to wait finds all it needs the next time, and the stock shrinks after a while', async (t) => {
+  const quiet: (() => void)[] = [];
+  const clock = {
+    ...systemClock,
+    schedule(delayMs: number, callback: () => void) {
+      if (delayMs !== QUIET_MS) return systemClock.schedule(delayMs, callback);
+      quiet.push(callback);
+      return () => quiet.splice(quiet.indexOf(callback), 1);
+    },
+  };
+  await using fixture = await RuntimeFixture.open({ preparedAhead: 2, clock });
+  const request = fixture.request(ECHO);
+  await fixture.runtime.ready([request]);
+  const [launcher] = await fixture.runtime.launchers();
+  // Among them is the bookkeeper.
+  const children = (): number =>
+    readFileSync(`/proc/${launcher?.pid}/task/${launcher?.pid}/children`, 'utf8').split(' ').filter(Boolean).length;
+  const burst = async (): Promise<void> => {
+    const starts = Array.from({ length: 8 }, () => fixture.runtime.start(request, AbortSignal.timeout(30_000)));
+    const instances = await Promise.all(starts);
+    await Promise.all(instances.map((instance) => instance.kill()));
+  };
+  t.is(quiet.length, 0);
+  await burst();
+  t.is(quiet.length, 1);
+  // Six had to wait. In the next burst it may be one more: the last of the stock may still be in the making.
+  await waitUntil(() => children() === 1 + 2 + 6);
+  await burst();
+  t.is(quiet.length, 1);
+  await waitUntil(() => children() === 1 + 2 + 6 || children() === 1 + 2 + 7);
+  for (const left of [2 + 3, 2 + 1, 2]) {
+    quiet.shift()?.();
+    await waitUntil(() => children() === 1 + left);
+  }
+  t.is(quiet.length, 0);
 });
 
 for (const level of ['strict', 'standard', 'none'] as const) {

@@ -124,8 +124,9 @@ def _body(body: Any) -> Tuple[str, Bytes, Optional[Iterator[Any]]]:
         return TEXT, body, None
     if hasattr(body, "__next__"):
         return TEXT, b"", body
+    found = "None (is a `return` missing?)" if body is None else type(body).__name__
     raise BadResponse(
-        f"a handler returns a dict, list, str, bytes, (body, status), (body, status, headers) or a generator, not {type(body).__name__}"
+        f"a handler returns a dict, list, str, bytes, (body, status), (body, status, headers) or a generator, not {found}"
     )
 
 
