@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { access, constants, link, mkdir, readFile, realpath, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { access, constants, link, mkdir, readdir, readFile, realpath, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join, sep } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FaasError, printable } from '../errors.ts';
@@ -14,7 +14,8 @@ interface ProcessIdentity {
   readonly bootId: string;
 }
 
-const LOCK_NAME = 'daemon.lock';
+/** `daemon-<number>.lock`; of several the highest number is the lock, the others are leftovers. */
+const LOCK_NAME = /^daemon-(\d{1,15})\.lock$/;
 
 /**
  * Makes the directory that holds all state (0700) and answers its real path. Inside a work tree it gets a `.gitignore` of
@@ -79,27 +80,30 @@ export interface StateLock extends AsyncDisposable {
 /**
  * Takes the state directory for this process. The lock of a process that is gone, also of one before the last boot, is
  * taken over; FaasError `workspace_locked` names a living one. Does not see processes of another PID namespace.
+ *
+ * A stale lock is never removed to make room, since two could find the same one and the slower would remove the lock of the
+ * faster: whoever takes over links the next number instead, which only one can. A lock that turns out not to be the
+ * highest (it was freed by a later one's clean-up) is given up again.
  */
 export async function lockState(stateDirectory: string): Promise<StateLock> {
-  const path = join(stateDirectory, LOCK_NAME);
   const own = await identityOf(process.pid);
   if (own === undefined) throw new FaasError('internal', { cause: new Error('no identity of our own') });
   const text = `${JSON.stringify({ ...own, lock: randomUUID() })}\n`;
-  const draft = `${path}.${randomUUID()}`;
+  const draft = join(stateDirectory, `draft-${randomUUID()}`);
   await writeFile(draft, text, { mode: 0o600 });
-  let isInherited = false;
   try {
-    for (let attempt = 0; attempt < 10; attempt++) {
+    for (let attempt = 0; attempt < 20; attempt++) {
+      const stale = await highestLock(stateDirectory);
+      if (stale > 0) await refuseLiving(lockPath(stateDirectory, stale));
+      const path = lockPath(stateDirectory, stale + 1);
       // The link appears with its content complete, or not at all.
-      const isTaken = await link(draft, path).then(
-        () => false,
-        (error: NodeJS.ErrnoException) => {
-          if (error.code === 'EEXIST') return true;
-          throw error;
-        },
-      );
-      if (!isTaken) return { path, isInherited, [Symbol.asyncDispose]: () => unlock(path, text) };
-      isInherited ||= await removeStale(path);
+      if (await linkNew(draft, path)) {
+        if ((await highestLock(stateDirectory)) === stale + 1) {
+          await removeLower(stateDirectory, stale + 1);
+          return { path, isInherited: stale > 0, [Symbol.asyncDispose]: () => unlock(path, text) };
+        }
+        await unlock(path, text);
+      }
       await sleep(5 + Math.random() * 20);
     }
     throw new FaasError('workspace_locked', { detail: 'Other daemons are starting on this workspace.' });
@@ -108,28 +112,47 @@ export async function lockState(stateDirectory: string): Promise<StateLock> {
   }
 }
 
-/** True once the lock of a process that is gone is out of the way. */
-async function removeStale(path: string): Promise<boolean> {
+function lockPath(directory: string, number: number): string {
+  return join(directory, `daemon-${number}.lock`);
+}
+
+/** 0: there is none. */
+async function highestLock(directory: string): Promise<number> {
+  const numbers = (await readdir(directory)).map((name) => Number(LOCK_NAME.exec(name)?.[1] ?? 0));
+  return Math.max(0, ...numbers);
+}
+
+async function linkNew(from: string, path: string): Promise<boolean> {
+  return await link(from, path).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') return false;
+      throw error;
+    },
+  );
+}
+
+/** Locks of daemons that were killed. */
+async function removeLower(directory: string, number: number): Promise<void> {
+  for (const name of await readdir(directory)) {
+    const found = LOCK_NAME.exec(name)?.[1];
+    if (found !== undefined && Number(found) < number) await rm(join(directory, name), { force: true });
+  }
+}
+
+/** FaasError `workspace_locked` when the process that wrote the lock lives. */
+async function refuseLiving(path: string): Promise<void> {
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined;
+    if (error.code === 'ENOENT') return '';
     throw error;
   });
-  if (text === undefined) return false;
   const owner = parseIdentity(text);
   const living = owner === undefined ? undefined : await identityOf(owner.pid);
-  if (owner !== undefined && living?.startTime === owner.startTime && living.bootId === owner.bootId) {
-    throw new FaasError('workspace_locked', {
-      detail: `The daemon with process id ${owner.pid} serves this workspace.`,
-      context: { pid: owner.pid },
-    });
-  }
-  // Two may find the same stale lock; the slower one must not remove the lock that the faster one has taken since.
-  const aside = `${path}.stale-${randomUUID()}`;
-  await rename(path, aside).catch(() => {});
-  const moved = await readFile(aside, 'utf8').catch(() => text);
-  if (moved !== text) await link(aside, path).catch(() => {});
-  await rm(aside, { force: true });
-  return moved === text;
+  if (owner === undefined || living?.startTime !== owner.startTime || living.bootId !== owner.bootId) return;
+  throw new FaasError('workspace_locked', {
+    detail: `The daemon with process id ${owner.pid} serves this workspace.`,
+    context: { pid: owner.pid },
+  });
 }
 
 async function unlock(path: string, text: string): Promise<void> {

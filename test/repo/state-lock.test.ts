@@ -84,7 +84,7 @@ test('a lock of an earlier life of the same process id, of an earlier boot, or t
     null,
     { pid: 'x' },
   ]) {
-    await writeFile(join(directory, 'daemon.lock'), typeof content === 'string' ? content : JSON.stringify(content));
+    await writeFile(join(directory, 'daemon-1.lock'), typeof content === 'string' ? content : JSON.stringify(content));
     await using lock = await lockState(directory);
     t.truthy(lock, JSON.stringify(content));
   }
@@ -93,8 +93,8 @@ test('a lock of an earlier life of the same process id, of an earlier boot, or t
 test('of many that find a stale lock exactly one gets it', async (t) => {
   const directory = await makeTemporaryDirectory(t);
   await mkdir(directory, { recursive: true });
-  for (let round = 0; round < 10; round++) {
-    await writeFile(join(directory, 'daemon.lock'), 'stale');
+  for (let round = 0; round < 40; round++) {
+    await writeFile(join(directory, 'daemon-1.lock'), 'stale');
     const outcomes = await Promise.allSettled(Array.from({ length: 6 }, () => lockState(directory)));
     const locks = outcomes.filter((outcome) => outcome.status === 'fulfilled');
     t.is(locks.length, 1);
