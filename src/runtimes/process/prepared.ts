@@ -8,12 +8,16 @@ const SIMULTANEOUS_MAX = 8;
 const SIMULTANEOUS_AHEAD = 1;
 const REFILL_DELAY_MS = 10;
 const FAILURE_PAUSE_MS = 1000;
+/** What recent starts may add to the stock, about 1 MiB each. */
+const EXTRA_MAX = 28;
+/** After so long without a start that had to wait, half of the extra goes, then half of the rest. */
+export const QUIET_MS = 30_000;
 
 export interface PreparedStockOptions {
   readonly launcher: SteadyLauncher;
   readonly network: 'host' | 'none';
   readonly parts: PreparationParts;
-  /** How many are kept ahead. */
+  /** How many are kept ahead at least; none is none. */
   readonly target: number;
 }
 
@@ -25,7 +29,8 @@ interface Taker {
 /**
  * Prepared instances of one interpreter and network, kept ahead. A start takes one, or waits for the next that is made;
  * what was taken is made again a little later, so that it does not stand in the way of the start. Whoever waits comes
- * before the stock, in order.
+ * before the stock, in order. Each start that had to wait adds one to what is kept, so that the next burst of that size
+ * finds all it needs; when none had to wait for a while the stock shrinks again.
  */
 export class PreparedStock {
   readonly #options: PreparedStockOptions;
@@ -36,6 +41,10 @@ export class PreparedStock {
   readonly #removals = new Set<Promise<void>>();
   readonly #abort = new AbortController();
   #preparing = 0;
+  #extra = 0;
+  /** Before that, a start that waits says nothing about how many come. */
+  #wasFull = false;
+  #cancelShrink: (() => void) | undefined;
   #cancelRefill: (() => void) | undefined;
 
   constructor(options: PreparedStockOptions) {
@@ -52,6 +61,7 @@ export class PreparedStock {
     for (let prepared = this.#ready.shift(); prepared !== undefined; prepared = this.#ready.shift()) {
       if (!prepared.isDead) return prepared;
     }
+    this.#grow();
     const taken = Promise.withResolvers<PreparedInstance>();
     const onAbort = (): void => {
       this.#removeTaker(taken);
@@ -81,8 +91,25 @@ export class PreparedStock {
     this.#cancelRefill = this.#options.parts.clock.schedule(delayMs, () => this.#refill());
   }
 
+  get #goal(): number {
+    return this.#options.target + this.#extra;
+  }
+
+  #grow(): void {
+    if (!this.#wasFull) return;
+    this.#extra = Math.min(EXTRA_MAX, this.#extra + 1);
+    this.#cancelShrink?.();
+    this.#cancelShrink = this.#options.parts.clock.schedule(QUIET_MS, () => this.#shrink());
+  }
+
+  #shrink(): void {
+    this.#extra = Math.floor(this.#extra / 2);
+    for (const surplus of this.#ready.splice(0, Math.max(0, this.#ready.length - this.#goal))) void surplus.kill();
+    if (this.#extra > 0) this.#cancelShrink = this.#options.parts.clock.schedule(QUIET_MS, () => this.#shrink());
+  }
+
   #refill(): void {
-    if (this.#preparing >= SIMULTANEOUS_AHEAD || this.#ready.length + this.#preparing >= this.#options.target) return;
+    if (this.#preparing >= SIMULTANEOUS_AHEAD || this.#ready.length + this.#preparing >= this.#goal) return;
     this.#prepareOne().then(
       () => this.refillSoon(0),
       (error: unknown) => {
@@ -118,6 +145,8 @@ export class PreparedStock {
     } finally {
       this.#preparing--;
       this.#prepareForTakers();
+      // The turn of the stock may have come while starts were still waiting.
+      if (this.#preparing === 0) this.refillSoon();
     }
   }
 
@@ -135,6 +164,7 @@ export class PreparedStock {
 
   #keep(prepared: PreparedInstance): void {
     this.#ready.push(prepared);
+    this.#wasFull ||= this.#ready.length >= this.#options.target;
     void prepared.exited.then(() => {
       const index = this.#ready.indexOf(prepared);
       if (index === -1) return;
@@ -146,6 +176,7 @@ export class PreparedStock {
   /** Ends everything that was made here, also what was taken; resolves when processes and groups are gone. */
   async close(): Promise<void> {
     this.#cancelRefill?.();
+    this.#cancelShrink?.();
     const error = new FaasError('draining');
     this.#abort.abort(error);
     for (const taker of this.#takers.splice(0)) taker.reject(error);

@@ -1,7 +1,7 @@
 """The first half of a start: from a fork of the template to a finished sandbox that knows no function.
 
 Three processes: the template forks the *middle*, which enters the namespaces and forks *pid 1* of the new PID
-namespace. Pid 1 waits while the middle builds the root that both stand in, and goes on when the middle has left: what
+namespace. Pid 1 waits while the middle builds the root that both stand in, and goes on while the middle leaves: what
 the middle writes to its memory goes with it, and pid 1 keeps sharing nearly all of the template's. The order of the
 steps matters; each says why it stands there.
 
@@ -149,33 +149,37 @@ def loopback(sandbox: Sandbox) -> None:
             ioctl(control, _SIOCSIFFLAGS, pack("16sh14x", b"lo", _IFF_UP))
 
 
-def end_of_middle(sandbox: Sandbox) -> None:
-    """13. The middle is the parent until it is gone; a pidfd reports that only after its children have their new parent. If it
-    left without the PREPARED frame, it has told the daemon what failed."""
-    _poll(sandbox.middle, None)
-    close(sandbox.middle)
+def go_ahead(sandbox: Sandbox) -> None:
+    """13. The root stands. A middle that left without the PREPARED frame has told the daemon what failed."""
     sandbox.prepared = read(sandbox.go_ahead, 65536)
     close(sandbox.go_ahead)
     if not sandbox.prepared:
         _exit(EXIT_FAILED)
 
 
-def death_with_launcher(sandbox: Sandbox) -> None:
-    """14. After the middle, whose end would trigger the signal, and after the id change, which clears it."""
-    prctl(PR_SET_PDEATHSIG, SIGKILL)
-    if _poll(sandbox.launcher, 0):
-        raise OSError(errno.ECANCELED, "the launcher is gone")
-    close(sandbox.launcher)
-
-
 def own_proc(sandbox: Sandbox) -> None:
-    """15. Shows the processes of the one who mounts it; needs the host's to be in sight still."""
+    """14. Shows the processes of the one who mounts it; needs the host's to be in sight still."""
     mount_proc()
 
 
 def pivot(sandbox: Sandbox) -> None:
-    """16. From here on the host's files have no name."""
+    """15. From here on the host's files have no name."""
     enter()
+
+
+def end_of_middle(sandbox: Sandbox) -> None:
+    """16. The middle is the parent until it is gone, and its memory takes a while to be given back: the steps before ran beside that.
+    A pidfd reports the end only after the children have their new parent."""
+    _poll(sandbox.middle, None)
+    close(sandbox.middle)
+
+
+def death_with_launcher(sandbox: Sandbox) -> None:
+    """17. After the middle, whose end would trigger the signal, and after the id change, which clears it."""
+    prctl(PR_SET_PDEATHSIG, SIGKILL)
+    if _poll(sandbox.launcher, 0):
+        raise OSError(errno.ECANCELED, "the launcher is gone")
+    close(sandbox.launcher)
 
 
 def orphans(sandbox: Sandbox) -> None:
@@ -186,9 +190,9 @@ def orphans(sandbox: Sandbox) -> None:
 
 _ENTER: List[Step] = [session, inherited, dial, cgroups, groups, namespaces, identity, second_fork]
 _MIDDLE: List[Step] = [report, private_mounts, own_root, loopback]
-_PID_1: List[Step] = [end_of_middle, death_with_launcher, own_proc, pivot]
+_PID_1: List[Step] = [go_ahead, own_proc, pivot, end_of_middle, death_with_launcher]
 #: All that ends up in an instance, but for what makes connections.
-REHEARSABLE: List[Step] = [session, inherited, cgroups, groups, namespaces, identity, second_fork, death_with_launcher, own_proc, pivot]
+REHEARSABLE: List[Step] = [session, inherited, cgroups, groups, namespaces, identity, second_fork, go_ahead, own_proc, pivot, death_with_launcher]
 _NOT_ISOLATED: List[Step] = [session, inherited, dial, greet, cgroups, death_with_launcher, orphans]
 
 

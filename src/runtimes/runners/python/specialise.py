@@ -23,20 +23,20 @@ _HAS_NPROC_PER_NAMESPACE = tuple(int(part.split("-")[0]) for part in uname().rel
 
 
 def code(sandbox: Sandbox) -> None:
-    """17. The function's files appear, everybody else's go."""
+    """18. The function's files appear, everybody else's go."""
     if sandbox.is_isolated:
         mount_function(_function(sandbox).code, _function(sandbox).tmp_bytes)
     chdir(code_root(sandbox))
 
 
 def host_name(sandbox: Sandbox) -> None:
-    """18. Where there is a namespace for it."""
+    """19. Where there is a namespace for it."""
     if sandbox.settings.level == "strict":
         sethostname(_function(sandbox).name[:63])
 
 
 def limits(sandbox: Sandbox) -> None:
-    """19. After the namespaces: made before, these would bound what the whole host user may have."""
+    """20. After the namespaces: made before, these would bound what the whole host user may have."""
     function = _function(sandbox)
     _limit(RLIMIT_CORE, 0)
     _limit(RLIMIT_NOFILE, 4096, soft=1024)
@@ -57,7 +57,7 @@ def limits(sandbox: Sandbox) -> None:
 
 
 def privileges(sandbox: Sandbox) -> None:
-    """20. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
+    """21. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
     survived all this, or the instance could outlive the daemon."""
     if sandbox.is_isolated:
         drop_capabilities()
@@ -68,12 +68,12 @@ def privileges(sandbox: Sandbox) -> None:
 
 
 def descriptors(sandbox: Sandbox) -> None:
-    """21. Only 0 to 2 and the channel."""
+    """22. Only 0 to 2 and the channel."""
     close_all_but([sandbox.channel])
 
 
 def system_calls(sandbox: Sandbox) -> None:
-    """22. Last: the steps above make calls that the filter forbids."""
+    """23. Last: the steps above make calls that the filter forbids."""
     if not sandbox.is_isolated:
         return
     if sandbox.filter is None:
