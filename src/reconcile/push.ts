@@ -6,6 +6,7 @@ import { describePlan, planRevision, type Plan } from '../registry/plan.ts';
 import { ObjectReader } from '../repo/object-reader.ts';
 import type { PushHandler, PushRequest, RefUpdate, Say } from '../repo/push/push-handler.ts';
 import { judgeRefUpdates } from '../repo/push/ref-rules.ts';
+import { requireBearableSize } from '../repo/tree.ts';
 import { requireFollow } from '../repo/work-tree.ts';
 import { awaitUnheld } from './held.ts';
 import { requireValid, type Validation } from './validate.ts';
@@ -72,7 +73,10 @@ async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUp
   const { environment } = push;
   await using reader = new ObjectReader(workspace.git, { environment });
   const tree = await workspace.treeOf(update.newOid, environment);
-  const validation = await validator.validate(tree, { reader, environment });
+  const [validation] = await Promise.all([
+    validator.validate(tree, { reader, environment }),
+    requireBearableSize(workspace.git, tree, { environment }),
+  ]);
   const revision = requireValid(validation);
   if (!push.scopes.includes('admin')) await refuseGuardedChange(parts, tip?.tree, validation);
 

@@ -83,7 +83,12 @@ export class Reconciler {
     await this.lock.run(async () => {
       const { workspace, servedRef } = this.#parts;
       // On another branch, or in the middle of a merge, the files on disk are not ours to move.
-      if ((await workspace.heldReason(servedRef)) === undefined) await finishFollows(this.#parts, { isBoot: true });
+      try {
+        if ((await workspace.heldReason(servedRef)) === undefined) await finishFollows(this.#parts, { isBoot: true });
+      } catch (thrown) {
+        // A full disk, say. The first pass tries it again; what served goes on serving meanwhile.
+        this.#parts.logger.warn({ error: thrown }, 'the work tree could not follow the served branch yet');
+      }
       const last = this.#parts.journal.applied;
       if (last === undefined) return;
       try {

@@ -2,6 +2,7 @@ import { createHash, randomUUID } from 'node:crypto';
 import { chmod, lstat, mkdir, open, readdir, readFile, readlink, realpath, rename, rm, symlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FaasError, printable, toFaasError } from '../errors.ts';
+import { inParallel } from './in-parallel.ts';
 import type { TreeEntry } from './tree.ts';
 import { linkFault, mapLinks } from './tree-links.ts';
 
@@ -26,9 +27,6 @@ export interface SweepOptions {
 }
 
 const OID = /^(?:[0-9a-f]{40}|[0-9a-f]{64})$/;
-/** Files in work at the same time; more only wait for the same disk. */
-const PARALLEL_MAX = 16;
-
 /**
  * Function trees as directories: `<root>/<tree OID>/`, written from raw blobs, never by a checkout, and
  * `<root>/<tree OID>.json` beside it with what every file must be. A directory of that name is complete: it is made under
@@ -274,14 +272,4 @@ export function blobOid(bytes: Uint8Array, oidLength: number): string {
 
 function isSystemError(error: unknown): boolean {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' && /^E[A-Z]+$/.test(error.code);
-}
-
-async function inParallel<T>(values: readonly T[], run: (value: T) => Promise<void>): Promise<void> {
-  const queue = values.values();
-  const takeTurns = async () => {
-    for (const value of queue) await run(value);
-  };
-  const turns = await Promise.allSettled(Array.from({ length: Math.min(PARALLEL_MAX, values.length) }, takeTurns));
-  // Only after all have ended: the caller clears up behind a failure, and nobody may still be writing there.
-  for (const turn of turns) if (turn.status === 'rejected') throw turn.reason;
 }

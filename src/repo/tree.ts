@@ -54,6 +54,14 @@ export async function listFunctionTrees(
   return new Map(trees.map((entry) => [entry.path.slice(FUNCTIONS_DIRECTORY.length + 1), entry.oid]));
 }
 
+/**
+ * FaasError `invalid_revision` when a tree holds more than we would list. Ask it of a foreign tree before git compares it:
+ * `ls-tree` prints as it goes and can be stopped, `diff-tree` collects everything in memory first.
+ */
+export async function requireBearableSize(git: Git, treeOid: string, options: ListOptions = {}): Promise<void> {
+  await listing(git, ['-r', '--name-only'], treeOid, options);
+}
+
 /** Sorts a listing of a workspace's tree by function. Stray files directly under `functions/` belong to none. */
 export function functionTrees(entries: readonly TreeEntry[]): Map<string, FunctionTree> {
   const functions = new Map<string, { name: string; oid: string; files: TreeEntry[] }>();

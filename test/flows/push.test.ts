@@ -187,3 +187,37 @@ test('other branches and tags are stored without being served, and the served br
   t.is(await workspace.git(['rev-parse', 'main']), tip);
   t.deepEqual((await daemon.call('/invoke/hello')).json(), { says: 'main 2' });
 });
+
+test('a push of more than the host can hold is refused in words, and the next one is as welcome as before', async (t) => {
+  const workspace = await makeWorkspace(t, { hello: SIMPLE_HANDLER });
+  const daemon = await startDaemonProcess(t, workspace.directory);
+  const clone = await cloneRepository(t, gitUrl(daemon));
+  const make = async (entries: string): Promise<string> => await clone.git(['mktree'], { input: entries });
+  const commitWith = async (entry: string): Promise<string> => {
+    const tree = await make(`${await clone.git(['ls-tree', 'main'])}\n${entry}\n`);
+    return await clone.git(['commit-tree', tree, '-p', 'main', '-m', 'hostile']);
+  };
+  const blob = await clone.git(['hash-object', '-w', '--stdin'], { input: 'x' });
+  const ten = (oid: string, kind: string): string =>
+    Array.from({ length: 10 }, (_, index) => `${kind} ${oid}\t${index}\n`).join('');
+  let bomb = await make(ten(blob, '100644 blob'));
+  for (let level = 0; level < 9; level++) bomb = await make(ten(bomb, '040000 tree'));
+  let deep = await make(`100644 blob ${blob}\tx\n`);
+  for (let level = 0; level < 20; level++) deep = await make(`040000 tree ${deep}\t${'d'.repeat(250)}\n`);
+  const large = await clone.git(['hash-object', '-w', '--stdin'], { input: Buffer.alloc(33 * 1024 ** 2) });
+
+  const hostile: [string, RegExp][] = [
+    [`040000 tree ${bomb}\tbomb`, /The revision has too many files/],
+    [`040000 tree ${deep}\tdeep`, /The path is too long/],
+    [`100644 blob ${large}\tlarge`, /The file has more than 32 MiB/],
+  ];
+  for (const [entry, expected] of hostile) {
+    const push = await runClient(clone.directory, ['push', 'origin', `${await commitWith(entry)}:refs/heads/main`]);
+    t.not(push.code, 0, push.stderr);
+    t.regex(push.stderr, expected);
+  }
+  await clone.commit({ 'docs/a.txt': 'a' }, 'fine');
+  t.is((await runClient(clone.directory, ['push', 'origin', 'main'])).code, 0);
+  t.is((await daemon.call('/functions', { json: { name: 'two', code: SIMPLE_HANDLER } })).status, 201);
+  t.is(await workspace.git(['status', '--porcelain']), '');
+});

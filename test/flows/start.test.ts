@@ -1,4 +1,4 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -93,4 +93,24 @@ test('a restart serves the last good revision although the files are broken, and
     t.is(await second.stop(), 0);
   }
   t.is(await workspace.git(['fsck', '--no-dangling']), '');
+});
+
+test('a work tree that cannot follow its branch does not keep the last good revision from serving', async (t) => {
+  const workspace = await makeWorkspace(t, { hello: SIMPLE_HANDLER });
+  const first = await startDaemonProcess(t, workspace.directory);
+  await first.stop();
+  // As after a kill between the move of the branch and the work tree, with a disk that has lost a file since.
+  const oldCommit = await workspace.git(['rev-parse', 'main']);
+  const newCommit = await workspace.commit({ 'docs/lost.txt': 'lost' });
+  const lost = await workspace.git(['rev-parse', 'main:docs/lost.txt']);
+  await workspace.git(['reset', '-q', '--hard', oldCommit]);
+  await workspace.git(['update-ref', 'refs/heads/main', newCommit]);
+  await rm(join(workspace.directory, '.git/objects', lost.slice(0, 2), lost.slice(2)));
+  const journal = join(workspace.directory, '.gitfaas/journal.json');
+  const record = JSON.parse(await readFile(journal, 'utf8')) as object;
+  await writeFile(journal, JSON.stringify({ ...record, follows: [{ ref: 'refs/heads/main', oldCommit, newCommit }] }));
+
+  const second = await startDaemonProcess(t, workspace.directory);
+  t.is((await second.call('/invoke/hello')).status, 200);
+  t.is((await readStatus(second)).state, 'retrying');
 });

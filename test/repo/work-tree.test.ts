@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, readFile, readlink, rm, stat, symlink, utimes, w
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
-import { FaasError } from '../../src/errors.ts';
+import { FaasError, formatProblem } from '../../src/errors.ts';
 import { buildTree } from '../../src/repo/commit-writer.ts';
 import { writeToDirectory } from '../../src/repo/object-directories.ts';
 import { ObjectReader } from '../../src/repo/object-reader.ts';
@@ -219,7 +219,8 @@ test('a checkout with other line ends than its blobs is no edit', async (t) => {
 
 test('a commit cannot reach into the state directory or the Git directory', async (t) => {
   await using scene = await makeScene(t, { x: '1' }, { '.gitfaas/journal': 'forged', 'functions/a/x': 'ok' });
-  t.deepEqual(await scene.check(), { ok: false, path: '.gitfaas/journal' });
+  const fault = 'The daemon keeps its state here, so no commit may hold it.';
+  t.deepEqual(await scene.check(), { ok: false, path: '.gitfaas/journal', fault });
   t.deepEqual(await scene.run(), ['.gitfaas/journal']);
   await t.throwsAsync(stat(join(scene.workspace.root, '.gitfaas')), { code: 'ENOENT' });
 
@@ -232,6 +233,35 @@ test('a commit cannot reach into the state directory or the Git directory', asyn
   for (const name of ['.git', '.GIT', '..']) {
     const check = await checkFollow(scene.workspace, scene.newTree, await level(name, '40000', hooks));
     t.false(check.ok, name);
+  }
+});
+
+test('a path that no file system takes and a file too large to hold are named, left out, and may be taken back', async (t) => {
+  await using scene = await makeScene(t, { x: '1' }, { x: '2' });
+  const { repository, workspace } = scene;
+  const make = async (entries: string): Promise<string> => await repository.git(['mktree'], { input: entries });
+  const blob = await repository.git(['hash-object', '-w', '--stdin'], { input: 'text' });
+  const large = await repository.git(['hash-object', '-w', '--stdin'], { input: Buffer.alloc(33 * 1024 ** 2) });
+  let deep = await make(`100644 blob ${blob}\tx\n`);
+  for (let level = 0; level < 20; level++) deep = await make(`040000 tree ${deep}\t${'d'.repeat(250)}\n`);
+  const bad: [string, RegExp][] = [
+    [`040000 tree ${deep}\tdeep\n`, /path is too long/],
+    [`100644 blob ${blob}\t${'n'.repeat(256)}\n`, /path is too long/],
+    [`100644 blob ${large}\tlarge\n`, /more than 32 MiB/],
+  ];
+  const tip = await make(`100644 blob ${blob}\tx\n`);
+  await repository.write({ x: 'text' });
+  await repository.git(['read-tree', tip]);
+  for (const [entry, expected] of bad) {
+    const tree = await make(`100644 blob ${blob}\tx\n${entry}`);
+    const error = await t.throwsAsync(requireFollow(workspace, tip, tree), { instanceOf: FaasError });
+    t.is(error.code, 'invalid_revision');
+    t.regex(error.problems.map(formatProblem).join('\n'), expected);
+    const readBlob = async (): Promise<Buffer> => await Promise.reject(new Error('nothing is to be read'));
+    t.is((await follow(workspace, tip, tree, { readBlob })).kept.length, 1);
+    await requireFollow(workspace, tree, tip);
+    t.deepEqual(await follow(workspace, tree, tip, { readBlob }), { kept: [] });
+    t.is(await repository.git(['ls-files']), 'x');
   }
 });
 
