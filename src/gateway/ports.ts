@@ -6,6 +6,9 @@ import type { InstanceView } from '../pool/instance-view.ts';
 import type { Invocation } from '../pool/instance.ts';
 import type { PoolAnswer } from '../pool/pool.ts';
 import type { StatsSnapshot } from '../pool/stats.ts';
+import type { EntityTags, Preconditions, WriteResult } from '../reconcile/writer.ts';
+
+export type { EntityTags, Preconditions, WriteResult };
 
 /** What the gateway needs from the rest of the daemon; `daemon.ts` joins the two. */
 
@@ -46,25 +49,6 @@ export interface Author {
   readonly keyName: string;
   readonly scopes: readonly Scope[];
   readonly callId: string;
-}
-
-/** Entity tags without quotes, or any. */
-export type EntityTags = '*' | readonly string[];
-
-export interface Preconditions {
-  readonly ifMatch: EntityTags | undefined;
-  readonly ifNoneMatch: EntityTags | undefined;
-}
-
-export interface WriteResult {
-  readonly name: string;
-  /** Undefined after a removal. */
-  readonly version: string | undefined;
-  /** Full OID of the commit that holds the function as it is now. */
-  readonly commit: string;
-  readonly etag: string;
-  /** False: the workspace said this already, no commit was made. */
-  readonly changed: boolean;
 }
 
 /** Changes the workspace. Resolves once the change is live; rejects with a FaasError and leaves no commit behind. */

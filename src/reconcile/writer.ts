@@ -20,7 +20,8 @@ export interface Author {
   readonly callId: string;
 }
 
-type EntityTags = '*' | readonly string[];
+/** Entity tags without quotes, or any. */
+export type EntityTags = '*' | readonly string[];
 
 export interface Preconditions {
   readonly ifMatch: EntityTags | undefined;
@@ -34,6 +35,7 @@ export interface WriteResult {
   /** Full OID: the commit made, or the tip when nothing changed. */
   readonly commit: string;
   readonly etag: string;
+  /** False: the workspace said this already, no commit was made. */
   readonly changed: boolean;
 }
 
