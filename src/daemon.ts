@@ -249,7 +249,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
     }),
   );
   stack.use(
-    startHousekeeping({ store, deployments, objectDirectory, repositoryObjects: workspace.objectDirectory, clock, logger }),
+    startHousekeeping({
+      store,
+      deployments,
+      servedObjects: () => reconciler.servedObjects,
+      objectDirectory,
+      repositoryObjects: workspace.objectDirectory,
+      clock,
+      logger,
+    }),
   );
   const settled = watcher.start().then(async () => await reconciler.settle());
   // A pass that was asked for by a bell from now on compares on a timer, too.

@@ -17,6 +17,8 @@ const QUARANTINE_MAX_AGE_MS = DAY_MS;
 export interface HousekeepingParts {
   readonly store: ContentStore;
   readonly deployments: Deployments;
+  /** OIDs of what serves, which a restart reads again. */
+  readonly servedObjects: () => Iterable<string>;
   /** Objects of snapshots. */
   readonly objectDirectory: string;
   /** The repository's own objects. */
@@ -35,10 +37,11 @@ export function startHousekeeping(parts: HousekeepingParts): Disposable {
   return { [Symbol.dispose]: () => cancel() };
 }
 
-async function sweepState({ store, deployments, objectDirectory, repositoryObjects }: HousekeepingParts): Promise<void> {
+async function sweepState(parts: HousekeepingParts): Promise<void> {
+  const { store, deployments, servedObjects, objectDirectory, repositoryObjects } = parts;
   const serving = new Set(deployments.list().map(({ treeOid }) => treeOid));
   await store.sweep(serving, { olderThanMs: CONTENT_MAX_AGE_MS });
-  await sweepSnapshotObjects(objectDirectory, SNAPSHOT_MAX_AGE_MS);
+  await sweepSnapshotObjects(objectDirectory, { olderThanMs: SNAPSHOT_MAX_AGE_MS, keep: new Set(servedObjects()) });
   for (const name of await readdir(repositoryObjects)) {
     if (!name.startsWith('tmp_objdir-')) continue;
     const path = join(repositoryObjects, name);

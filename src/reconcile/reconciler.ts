@@ -75,6 +75,11 @@ export class Reconciler {
     return this.#served?.validation;
   }
 
+  /** OIDs of the trees and blobs that `boot` of a later process needs to serve the same revision. */
+  get servedObjects(): readonly string[] {
+    return this.validation === undefined ? [] : [this.validation.tree, ...this.validation.entries.map(({ oid }) => oid)];
+  }
+
   /**
    * Serves the last good revision before anything else is looked at; its functions were checked when they were applied.
    * A journal without one, or whose objects are gone, leaves the table empty: the first pass decides then.

@@ -120,15 +120,20 @@ export function emptyTree(workspace: Pick<Workspace, 'objectFormat'>): string {
     : '6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321';
 }
 
+export interface SweepSnapshotOptions {
+  readonly olderThanMs: number;
+  /** OIDs that stay whatever their age: what serves may come from edits that were overwritten long ago. */
+  readonly keep?: ReadonlySet<string>;
+  /** Milliseconds since the epoch. */
+  readonly nowMs?: number;
+}
+
 /**
  * Removes snapshot objects and temporary files that nothing has written or asked for since `olderThanMs`. Each snapshot
  * refreshes the time stamp of every object it needs, so a period longer than that between two snapshots is safe.
  */
-export async function sweepSnapshotObjects(
-  objectDirectory: string,
-  olderThanMs: number,
-  nowMs: number = Date.now(),
-): Promise<number> {
+export async function sweepSnapshotObjects(objectDirectory: string, options: SweepSnapshotOptions): Promise<number> {
+  const { olderThanMs, keep = new Set(), nowMs = Date.now() } = options;
   let removed = 0;
   const names = await readdir(objectDirectory).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return [];
@@ -136,8 +141,8 @@ export async function sweepSnapshotObjects(
   });
   for (const name of names) {
     const path = join(objectDirectory, name);
-    const files = /^[0-9a-f]{2}$/.test(name) ? (await readdir(path)).map((file) => join(path, file)) : [];
-    for (const file of name.startsWith('index-') ? [path] : files) {
+    const objects = /^[0-9a-f]{2}$/.test(name) ? (await readdir(path)).filter((rest) => !keep.has(name + rest)) : [];
+    for (const file of name.startsWith('index-') ? [path] : objects.map((rest) => join(path, rest))) {
       if ((await stat(file)).mtimeMs > nowMs - olderThanMs) continue;
       await rm(file, { force: true });
       removed += 1;
