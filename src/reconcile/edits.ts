@@ -11,19 +11,19 @@ const PATH_MAX_BYTES = 512;
  * `code` (the file that holds the handler) and `files` of a body as edits.
  *
  * @param handlerFile path below the function that `code` stands for
- * @throws FaasError `bad_request` for a path that leaves the function or that git would not take
+ * @throws FaasError `bad_request` for a path that leaves the function or that git would not take, or text that UTF-8 cannot hold
  */
 export function fileEdits(
   body: Pick<CreateFunctionBody, 'code' | 'files'> | Pick<UpdateFunctionBody, 'code' | 'files'>,
   handlerFile: string,
 ): FileEdits {
   const edits = new Map<string, Uint8Array | null>();
-  if (typeof body.code === 'string') edits.set(handlerFile, Buffer.from(body.code, 'utf8'));
+  if (typeof body.code === 'string') edits.set(handlerFile, encodeText('code', body.code));
   for (const [path, content] of Object.entries(body.files ?? {})) {
     requireFilePath(path);
     if (edits.has(path)) throw new FaasError('bad_request', { detail: `\`code\` and \`files\` both give ${printable(path)}.` });
     if (content === null || content === undefined) edits.set(path, null);
-    else if (typeof content === 'string') edits.set(path, Buffer.from(content, 'utf8'));
+    else if (typeof content === 'string') edits.set(path, encodeText(path, content));
     else edits.set(path, decodeBase64(path, content.base64));
   }
   return edits;
@@ -44,6 +44,13 @@ function requireFilePath(path: string): void {
   throw new FaasError('bad_request', {
     detail: `\`files\` names the path ${JSON.stringify(printable(path))}, which is not a plain relative path inside the function.`,
   });
+}
+
+/** Half a surrogate pair, which JSON can hold and UTF-8 cannot: an encoder would store another character instead. */
+function encodeText(name: string, text: string): Uint8Array {
+  if (!text.isWellFormed())
+    throw new FaasError('bad_request', { detail: `The text of ${printable(name)} holds half a surrogate pair.` });
+  return Buffer.from(text, 'utf8');
 }
 
 function decodeBase64(path: string, text: string): Uint8Array {

@@ -80,6 +80,8 @@ test('writes that cannot be done are refused by name and leave no commit', async
     ['PUT', '/functions/hello', { files: { '.git/config': 'x' } }, 400, 'bad_request'],
     ['PUT', '/functions/hello', { files: { 'a/../../b': 'x' } }, 400, 'bad_request'],
     ['PUT', '/functions/hello', { files: { 'data.bin': { base64: '***' } } }, 400, 'bad_request'],
+    ['PUT', '/functions/hello', { code: `# \ud800\n${saying('x')}` }, 400, 'bad_request'],
+    ['PUT', '/functions/hello', { files: { 'data.txt': 'x\udc00' } }, 400, 'bad_request'],
     ['PUT', '/functions/hello', { config: { timout: 3 } }, 400, 'bad_request'],
     ['PUT', '/functions/hello', { config: { timeout: 'soon' } }, 400, 'bad_request'],
   ];
