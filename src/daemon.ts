@@ -142,7 +142,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         onEvent: (event) => logPoolEvent(logger, event),
       }),
     // No call ever reached it.
-    onAbandoned: (pool) => void pool.stop(),
+    onAbandoned(pool) {
+      deployments.forget(pool.functionName);
+      void pool.stop();
+    },
   });
 
   // What the applied revision says; the start-only keys of `system` stay as they were read.

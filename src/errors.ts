@@ -155,7 +155,7 @@ export const errorTable = {
     status: 503,
     retry: 'caller',
     title: 'The workspace is held',
-    fix: 'Finish the merge or rebase, or check the served branch out again.',
+    fix: 'Finish the merge or rebase, or check the served branch out again; remove a stale `index.lock` when no git command runs.',
   },
   storage_failed: {
     status: 503,

@@ -4,6 +4,15 @@ import type { RawBodyError } from 'raw-body';
 import { FaasError } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 
+/**
+ * Memory that the bodies of all calls may hold while they arrive, in bytes. Without it, as many slow clients as there are
+ * connections could each hold a body of the largest size.
+ */
+const ARRIVING_MAX_BYTES = 512 * 1024 * 1024;
+
+/** Of this process, whose memory it is. */
+let arrivingBytes = 0;
+
 export interface BodyLimits {
   readonly maxBytes: number;
   /** From now until the last byte. */
@@ -22,7 +31,8 @@ export function declaredLengthBytes(req: IncomingMessage): number | undefined {
 
 /**
  * Reads the whole body. A declared length over the limit is refused before a byte is read, a chunked body as soon as it
- * passes the limit. FaasError `body_too_large`, `request_timeout`, or `cancelled` when the client went away.
+ * passes the limit. FaasError `body_too_large`, `request_timeout`, `capacity` while too many bodies arrive at once, or
+ * `cancelled` when the client went away.
  */
 export function readBody(
   req: IncomingMessage,
@@ -35,16 +45,27 @@ export function readBody(
   if (lengthBytes !== undefined && lengthBytes > limits.maxBytes) return Promise.reject(tooLarge(limits.maxBytes));
   if (expectsContinue) res.writeContinue();
   return new Promise((resolve, reject) => {
+    let ownBytes = 0;
+    req.on('data', (chunk: Buffer) => {
+      ownBytes += chunk.length;
+      arrivingBytes += chunk.length;
+      if (arrivingBytes > ARRIVING_MAX_BYTES) {
+        req.pause();
+        reject(new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 }));
+      }
+    });
     const cancelTimer = limits.clock.schedule(limits.timeoutMs, () => {
       req.pause();
       reject(new FaasError('request_timeout', { detail: `The body was not complete within ${limits.timeoutMs} ms.` }));
     });
     getRawBody(req, { limit: limits.maxBytes, length: lengthBytes ?? null }).then(
       (body) => {
+        arrivingBytes -= ownBytes;
         cancelTimer();
         resolve(body);
       },
       (error: RawBodyError) => {
+        arrivingBytes -= ownBytes;
         cancelTimer();
         reject(error.type === 'entity.too.large' ? tooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
       },

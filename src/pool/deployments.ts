@@ -66,6 +66,11 @@ export class Deployments {
     return gone;
   }
 
+  /** Drops the statistics of a name that never came into the table: its staged pool was given up. */
+  forget(name: string): void {
+    if (!this.#table.has(name)) this.#stats.delete(name);
+  }
+
   /** The same table under another name: a commit of what serves already. */
   nameRevision(revision: ServedRevision): void {
     this.#revision = revision;

@@ -164,14 +164,12 @@ export class Reconciler {
 
   async #pass(): Promise<void> {
     const { workspace, servedRef, journal, snapshot } = this.#parts;
-    const held = await workspace.heldReason(servedRef);
-    if (held !== undefined) {
-      this.board.update({ state: 'held', message: `${held}; the last good revision serves`, nextRetryAtMs: undefined });
-      return;
-    }
+    if (this.#hold(await workspace.heldReason(servedRef))) return;
     await finishFollows(this.#parts, { isBoot: false });
     const tip = await workspace.tip(servedRef);
     const seen = await snapshot(tip?.tree).catch(unfitEdits);
+    // A checkout that began meanwhile would show half of each side.
+    if (this.#hold(await workspace.heldReason(servedRef))) return;
     const desired: RevisionName | undefined = seen.tree === undefined ? undefined : { tree: seen.tree, commit: tip?.commit };
     this.board.update({ desired, dirty: seen.dirtyPaths.length > 0, dirtyPaths: seen.dirtyPaths, nextRetryAtMs: undefined });
 
@@ -201,6 +199,13 @@ export class Reconciler {
     }
     const shown = problems.slice(0, LOGGED_PROBLEMS).map(formatProblem);
     this.#parts.logger.warn({ tree: seen.tree, problems: problems.length, first: shown }, 'revision refused');
+  }
+
+  #hold(reason: string | undefined): boolean {
+    if (reason !== undefined) {
+      this.board.update({ state: 'held', message: `${reason}; the last good revision serves`, nextRetryAtMs: undefined });
+    }
+    return reason !== undefined;
   }
 
   /** Makes one tree the one that serves, or returns why not. Rejects when the host and not the tree is at fault. */

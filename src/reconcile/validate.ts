@@ -45,6 +45,8 @@ export interface TreeAccess {
 }
 
 const REMEMBERED_TREES = 16;
+/** Larger listings are judged again when they are asked for again: sixteen of them would fill the memory. */
+const REMEMBERED_ENTRIES_MAX = 50_000;
 const REMEMBERED_SOURCES = 50_000;
 
 /**
@@ -67,7 +69,7 @@ export class Validator {
     if (known !== undefined) return known;
     const validation = await this.#judge(tree, access);
     const sorted = { ...validation, problems: validation.problems.toSorted(byPlace) };
-    remember(this.#trees, tree, sorted, REMEMBERED_TREES);
+    if (sorted.entries.length <= REMEMBERED_ENTRIES_MAX) remember(this.#trees, tree, sorted, REMEMBERED_TREES);
     return sorted;
   }
 

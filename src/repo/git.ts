@@ -143,7 +143,9 @@ export class Git {
       child.on('close', (code, signal) => {
         clearTimeout(timer);
         options.signal?.removeEventListener('abort', onAbort);
-        resolve({ code: code ?? (signal === null ? -1 : 128), stdout: Buffer.concat(stdout), stderr });
+        // What git says may reach callers, who need not know where on the host the workspace lies.
+        const said = stderr.replaceAll(this.#gitDir, '<git directory>').replaceAll(this.#workTree, '<workspace>');
+        resolve({ code: code ?? (signal === null ? -1 : 128), stdout: Buffer.concat(stdout), stderr: said });
       });
       // A git that leaves before it read everything closes the pipe; its exit code tells why.
       child.stdin?.on('error', () => {});

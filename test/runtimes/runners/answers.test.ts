@@ -82,13 +82,13 @@ test('what a handler may return becomes the answer that Flask would give', async
 });
 
 const BAD_RESPONSES: readonly (readonly [string, RegExp])[] = [
-  ['None', /NoneType/],
+  ['None', /None \(is a `return` missing\?\)/],
   ['3', /\bint\b/],
   ['True', /\bbool\b/],
   ['1.5', /\bfloat\b/],
   ['{1, 2}', /\bset\b/],
   ['Point()', /\bPoint\b/],
-  ['(None, 204)', /NoneType/],
+  ['(None, 204)', /None \(is a `return` missing\?\)/],
   ['("a", 200, {}, 1)', /4 items/],
   ['("a", "nonsense")', /status/],
   ['("a", 99)', /between 200 and 599/],
