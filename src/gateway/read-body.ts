@@ -46,26 +46,32 @@ export function readBody(
   if (expectsContinue) res.writeContinue();
   return new Promise((resolve, reject) => {
     let ownBytes = 0;
-    req.on('data', (chunk: Buffer) => {
+    const count = (chunk: Buffer): void => {
       ownBytes += chunk.length;
       arrivingBytes += chunk.length;
       if (arrivingBytes > ARRIVING_MAX_BYTES) {
         req.pause();
         reject(new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 }));
       }
-    });
+    };
+    // What is dropped of a refused body is not held, so it does not count.
+    const release = (): void => {
+      req.off('data', count);
+      arrivingBytes -= ownBytes;
+    };
+    req.on('data', count);
     const cancelTimer = limits.clock.schedule(limits.timeoutMs, () => {
       req.pause();
       reject(new FaasError('request_timeout', { detail: `The body was not complete within ${limits.timeoutMs} ms.` }));
     });
     getRawBody(req, { limit: limits.maxBytes, length: lengthBytes ?? null }).then(
       (body) => {
-        arrivingBytes -= ownBytes;
+        release();
         cancelTimer();
         resolve(body);
       },
       (error: RawBodyError) => {
-        arrivingBytes -= ownBytes;
+        release();
         cancelTimer();
         reject(error.type === 'entity.too.large' ? tooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
       },

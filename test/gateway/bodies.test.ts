@@ -112,3 +112,35 @@ test('a refused call with a small body keeps its connection for the next one', a
   socket.write(`POST /invoke/echo HTTP/1.1\r\n${HEAD}Connection: close\r\nContent-Length: 5\r\n\r\nworld`);
   t.regex(await answer, /^HTTP\/1\.1 404 [^]*HTTP\/1\.1 200 [^]*world$/);
 });
+
+test.serial(
+  'bodies that arrive at the same time share one bound of memory, which is free again when they are gone',
+  async (t) => {
+    const mebi = 1024 * 1024;
+    await using fixture = await startGateway({ maxBodyBytes: () => 400 * mebi });
+    const piece = Buffer.alloc(mebi);
+    // Two bodies that never end: 300 MiB each, where all together may hold 512.
+    const upload = async () => {
+      const socket = await connectTo(fixture.port);
+      let answer = '';
+      socket.on('data', (data) => (answer += data.toString('latin1')));
+      socket.on('error', () => {});
+      const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+      socket.write(`POST /invoke/echo HTTP/1.1\r\n${HEAD}Content-Length: ${350 * mebi}\r\n\r\n`);
+      for (let sent = 0; sent < 300 && answer === '' && !socket.destroyed; sent += 1) {
+        if (socket.write(piece)) continue;
+        await Promise.race([new Promise<void>((resolve) => socket.once('drain', () => resolve())), closed]);
+      }
+      return { socket, closed, answer: () => answer };
+    };
+    const first = await upload();
+    const second = await upload();
+    await waitUntil(() => second.answer() !== '');
+    t.regex(second.answer(), /^HTTP\/1\.1 503 .*\r\nRetry-After: /s);
+    for (const { socket, closed } of [first, second]) {
+      socket.destroy();
+      await closed;
+    }
+    t.is((await call(`${fixture.url}/invoke/echo`, { body: 'small' })).text, 'small');
+  },
+);

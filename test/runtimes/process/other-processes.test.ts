@@ -40,7 +40,7 @@ setInterval(() => {}, 1000);
 `);
     t.teardown(() => child.kill('SIGKILL'));
     const { pid, stateId } = (await firstLine(child)) as { pid: number; stateId: string };
-    t.is(processesWith('7654.5').length, 1);
+    await waitUntil(() => processesWith('7654.5').length === 1);
     child.kill('SIGKILL');
     await once(child, 'exit');
     await waitUntil(() => processesWith('7654.5').length === 0);
