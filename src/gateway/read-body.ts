@@ -50,29 +50,33 @@ export function readBody(
       ownBytes += chunk.length;
       arrivingBytes += chunk.length;
       if (arrivingBytes > ARRIVING_MAX_BYTES) {
-        req.pause();
-        reject(new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 }));
+        refuse(new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 }));
       }
     };
-    // What is dropped of a refused body is not held, so it does not count.
+    // What is dropped of a refused body is not held, so it does not count. Any number of times.
     const release = (): void => {
+      cancelTimer();
       req.off('data', count);
       arrivingBytes -= ownBytes;
+      ownBytes = 0;
     };
-    req.on('data', count);
-    const cancelTimer = limits.clock.schedule(limits.timeoutMs, () => {
+    // raw-body hears of a connection that is cut while it is paused late or never: nothing may wait for it.
+    const refuse = (error: FaasError): void => {
+      release();
       req.pause();
-      reject(new FaasError('request_timeout', { detail: `The body was not complete within ${limits.timeoutMs} ms.` }));
+      reject(error);
+    };
+    const cancelTimer = limits.clock.schedule(limits.timeoutMs, () => {
+      refuse(new FaasError('request_timeout', { detail: `The body was not complete within ${limits.timeoutMs} ms.` }));
     });
+    req.on('data', count);
     getRawBody(req, { limit: limits.maxBytes, length: lengthBytes ?? null }).then(
       (body) => {
         release();
-        cancelTimer();
         resolve(body);
       },
       (error: RawBodyError) => {
         release();
-        cancelTimer();
         reject(error.type === 'entity.too.large' ? tooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
       },
     );
