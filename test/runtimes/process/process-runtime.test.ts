@@ -6,6 +6,7 @@ import { systemClock } from '../../../src/observability/clock.ts';
 import { QUIET_MS } from '../../../src/runtimes/process/prepared.ts';
 import { startTicksOf } from '../../../src/runtimes/process/process-identity.ts';
 import { call, leftovers, processesWith, RuntimeFixture, text } from '../../support/process-runtime.ts';
+import { testNeeding } from '../../support/requirements.ts';
 import { waitUntil } from '../../support/wait-until.ts';
 
 const ECHO = `
@@ -13,6 +14,7 @@ def handle(request):
     return {"method": request.method, "path": request.path, "body": request.get_text(), "x": request.get_header("X-A")}
 `;
 const isRoot = process.getuid?.() === 0;
+const testAsRoot = testNeeding('root');
 
 test.serial('a call passes method, path, headers and body in and the answer out, and phases and ids are told', async (t) => {
   await using fixture = await RuntimeFixture.open();
@@ -154,7 +156,7 @@ for (const [name, code, errorCode, detail] of deaths) {
   });
 }
 
-(isRoot ? test.serial : test.serial.skip)('a handler that takes more memory than its limit is oom, at import too', async (t) => {
+testAsRoot('a handler that takes more memory than its limit is oom, at import too', async (t) => {
   await using fixture = await RuntimeFixture.open();
   const overrides = { memoryBytes: 48 * 1024 * 1024 };
   const instance = await fixture.start('def handle(r):\n    return str(len(bytearray(300 << 20)))\n', overrides);
@@ -163,7 +165,7 @@ for (const [name, code, errorCode, detail] of deaths) {
   await t.throwsAsync(fixture.start('x = bytearray(300 << 20)\ndef handle(r): pass\n', overrides), { message: /^oom/ });
 });
 
-(isRoot ? test.serial : test.serial.skip)('a fork bomb meets the limit of processes and the host goes on', async (t) => {
+testAsRoot('a fork bomb meets the limit of processes and the host goes on', async (t) => {
   await using fixture = await RuntimeFixture.open();
   const instance = await fixture.start(
     `
@@ -358,7 +360,7 @@ test.serial('a burst that had to wait finds all it needs the next time, and the 
 });
 
 for (const level of ['strict', 'standard', 'none'] as const) {
-  (isRoot ? test.serial : test.serial.skip)(`level ${level}: disposal leaves no process, group, socket or mount`, async (t) => {
+  testAsRoot(`level ${level}: disposal leaves no process, group, socket or mount`, async (t) => {
     const fixture = await RuntimeFixture.open({ isolation: level, preparedAhead: 3 });
     t.is(fixture.runtime.isolation.level, level);
     await fixture.runtime.ready([
@@ -378,7 +380,7 @@ for (const level of ['strict', 'standard', 'none'] as const) {
   });
 }
 
-(isRoot ? test.serial : test.serial.skip)('a CPU limit is written once the handler is loaded', async (t) => {
+testAsRoot('a CPU limit is written once the handler is loaded', async (t) => {
   await using fixture = await RuntimeFixture.open({ isolation: 'strict' });
   // Its own CPU time against the clock: a busy machine only makes the share smaller, and without a limit it is near 1.
   const share = `import time

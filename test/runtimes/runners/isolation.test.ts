@@ -1,8 +1,7 @@
 import { readFileSync, readlinkSync } from 'node:fs';
 import test from 'ava';
 import { LauncherHarness, type Level } from '../../support/launcher-harness.ts';
-
-const isRoot = process.getuid?.() === 0;
+import { testNeeding } from '../../support/requirements.ts';
 
 /** Each attempt is a Python expression with the exact outcome: a value, or the name of the refusal. */
 const PROBE = `
@@ -125,7 +124,7 @@ async function probe(level: Level, isOrdinaryUser: boolean): Promise<unknown[]> 
   return outcomes as unknown[];
 }
 
-const rootTest = isRoot ? test : test.skip;
+const rootTest = testNeeding('root');
 
 for (const [title, level, isOrdinaryUser] of [
   ['strict, as root', 'strict', false],

@@ -1,10 +1,11 @@
 import { existsSync, mkdirSync, readFileSync, rmdirSync } from 'node:fs';
 import test from 'ava';
 import { LauncherHarness } from '../../support/launcher-harness.ts';
+import { testNeeding } from '../../support/requirements.ts';
 import { waitUntil } from '../../support/wait-until.ts';
 
 const isRoot = process.getuid?.() === 0;
-const rootTest = isRoot ? test : test.skip;
+const rootTest = testNeeding('root');
 const LEVELS = isRoot ? (['strict', 'standard', 'none'] as const) : (['standard', 'none'] as const);
 const OK = { 'handler.py': 'import os\ndef handle(request):\n    return {"pid": os.getpid()}\n' };
 
