@@ -283,6 +283,7 @@ function startRequest(declared: DeclaredFunction, codeDirectory: string): Constr
   const { name, version, spec } = declared;
   const { runtime, handlerModule, handlerCallable, memoryBytes, cpuMillis, pids, tmpBytes, environment, network, timeoutMs } =
     spec;
+  const { networkAllow, signature, importTemplate, isConcurrent } = spec;
   return {
     functionName: name,
     version,
@@ -296,6 +297,11 @@ function startRequest(declared: DeclaredFunction, codeDirectory: string): Constr
     tmpBytes,
     environment,
     network,
+    networkAllow,
+    dependenciesDirectory: undefined,
+    signature,
+    importTemplate,
+    isConcurrent,
     timeoutMs,
   };
 }

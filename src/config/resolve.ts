@@ -102,6 +102,10 @@ export function resolveFunction(
     refuse('network', 'egress comes with prepared networks, which are not built into this version; use host or none');
   }
   const network = entry.network === 'none' ? 'none' : FUNCTION_DEFAULTS.network;
+  const notBuilt = 'is not built into this version';
+  if ((entry.network_allow ?? []).length > 0) refuse('network_allow', `network_allow comes with egress, which ${notBuilt}`);
+  if (entry.allow_build === true) refuse('allow_build', `installing dependencies ${notBuilt}`);
+  if (entry.signature !== undefined) refuse('signature', `a signature other than our own ${notBuilt}; leave the key out`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
   if (concurrency > 1) {
     refuse(
@@ -134,6 +138,12 @@ export function resolveFunction(
     tmpBytes: take.bytes('tmp_size', FUNCTION_DEFAULTS.tmpBytes),
     environment: Object.freeze({ ...entry.environment }),
     network,
+    networkAllow: Object.freeze([...(entry.network_allow ?? [])]),
+    dependencies: Object.freeze([...(entry.dependencies ?? [])]),
+    allowBuild: entry.allow_build ?? FUNCTION_DEFAULTS.allowBuild,
+    signature: entry.signature ?? FUNCTION_DEFAULTS.signature,
+    importTemplate: entry.import_template ?? FUNCTION_DEFAULTS.importTemplate,
+    isConcurrent: concurrency > 1,
     timeoutMs: take.durationMs('timeout', FUNCTION_DEFAULTS.timeoutMs),
     minInstances,
     maxInstances,

@@ -22,6 +22,18 @@ export interface FunctionSpec {
   readonly environment: Readonly<Record<string, string>>;
   /** `host` when the key is not set, in this version. */
   readonly network: 'host' | 'none';
+  /** Addresses and ranges in CIDR form that `egress` reaches although they are not public. */
+  readonly networkAllow: readonly string[];
+  /** Requirements to install, as the file has them; empty when a lock file of the function says it all. */
+  readonly dependencies: readonly string[];
+  /** Packages may run code of their own while they are installed. */
+  readonly allowBuild: boolean;
+  /** How the handler is called; null: our own contract. */
+  readonly signature: 'http' | 'cloudevent' | null;
+  /** Whether instances may be forked from one that has imported the function's modules already. */
+  readonly importTemplate: 'auto' | 'never';
+  /** `concurrency` is above 1: the runner then takes calls while others run. The number itself is policy. */
+  readonly isConcurrent: boolean;
 
   // Policy.
   readonly timeoutMs: number;
@@ -47,6 +59,12 @@ export const FORCING_FIELDS = [
   'tmpBytes',
   'environment',
   'network',
+  'networkAllow',
+  'dependencies',
+  'allowBuild',
+  'signature',
+  'importTemplate',
+  'isConcurrent',
 ] as const satisfies readonly (keyof FunctionSpec)[];
 
 export const POLICY_FIELDS = [

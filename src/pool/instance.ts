@@ -101,6 +101,13 @@ export interface StartRequest {
   readonly tmpBytes: number;
   readonly environment: Readonly<Record<string, string>>;
   readonly network: 'host' | 'none';
+  readonly networkAllow: readonly string[];
+  /** Absolute path of the read-only directory with what was installed for the function; undefined: nothing was. */
+  readonly dependenciesDirectory: string | undefined;
+  readonly signature: 'http' | 'cloudevent' | null;
+  readonly importTemplate: 'auto' | 'never';
+  /** The instance gets a call while others run; else one at a time. */
+  readonly isConcurrent: boolean;
   readonly timeoutMs: number;
 }
 

@@ -10,6 +10,9 @@ export const FRAME = {
   SPECIALISE: 1,
   INVOKE: 2,
   CANCEL: 3,
+  BODY_CHUNK: 4,
+  BODY_END: 5,
+  BODY_ABORT: 6,
   HELLO: 16,
   PREPARED: 17,
   READY: 18,
@@ -22,6 +25,7 @@ export const FRAME = {
   CALL_FAILED: 25,
   LOG: 26,
   SANDBOX_FAILED: 27,
+  BODY_CREDIT: 28,
   COMMAND: 64,
   EVENT: 65,
 } as const;

@@ -18,6 +18,12 @@ function deploymentOf(name: string, bench: PoolBench, timeoutMs = 30_000): Deplo
     tmpBytes: 1,
     environment: {},
     network: 'none',
+    networkAllow: [],
+    dependencies: [],
+    allowBuild: false,
+    signature: null,
+    importTemplate: 'auto',
+    isConcurrent: false,
     ...defaultPolicy,
     timeoutMs,
   };

@@ -34,6 +34,11 @@ export function requestFor(functionName: string): StartRequest {
     tmpBytes: 1,
     environment: {},
     network: 'none',
+    networkAllow: [],
+    dependenciesDirectory: undefined,
+    signature: null,
+    importTemplate: 'never',
+    isConcurrent: false,
     timeoutMs: 30_000,
   };
 }

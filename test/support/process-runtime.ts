@@ -92,6 +92,11 @@ export class RuntimeFixture implements AsyncDisposable {
       tmpBytes: 16 * 1024 * 1024,
       environment: {},
       network: 'host',
+      networkAllow: [],
+      dependenciesDirectory: undefined,
+      signature: null,
+      importTemplate: 'never',
+      isConcurrent: false,
       timeoutMs: 30_000,
       ...overrides,
     };

@@ -1,6 +1,12 @@
 /** Made by `npm run codegen` from schemas/create-function.schema.json: change that, not this. */
 
 export type Content = string | BinaryContent;
+/**
+ * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ *
+ * @maxItems 64
+ */
+export type NetworkAllow = string[];
 
 /**
  * Body of `POST /functions`: a name, the code (exactly one of `code` and `files`), and optionally its configuration.
@@ -72,6 +78,19 @@ export interface FunctionConfig {
    * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
    */
   network?: 'host' | 'none' | 'egress';
+  network_allow?: NetworkAllow;
+  /**
+   * Forcing. Whether packages may run code of their own while they are installed. Comes with `dependencies`: only `false` is accepted in this version.
+   */
+  allow_build?: boolean;
+  /**
+   * Forcing. How the handler is called. Not set: `handle(request)`. `http`, `cloudevent`: as the functions frameworks do. Not built into this version: refused.
+   */
+  signature?: 'http' | 'cloudevent';
+  /**
+   * Forcing. `auto`: when imports are slow, later instances are forked from one that has done them, and share its namespaces. `never`: each instance imports for itself. No difference in this version.
+   */
+  import_template?: 'auto' | 'never';
   /**
    * Instances kept started also without calls.
    */

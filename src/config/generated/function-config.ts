@@ -43,6 +43,24 @@ export type Dependencies = string[];
  */
 export type Network = 'host' | 'none' | 'egress';
 /**
+ * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ *
+ * @maxItems 64
+ */
+export type NetworkAllow = string[];
+/**
+ * Forcing. Whether packages may run code of their own while they are installed. Comes with `dependencies`: only `false` is accepted in this version.
+ */
+export type AllowBuild = boolean;
+/**
+ * Forcing. How the handler is called. Not set: `handle(request)`. `http`, `cloudevent`: as the functions frameworks do. Not built into this version: refused.
+ */
+export type Signature = 'http' | 'cloudevent';
+/**
+ * Forcing. `auto`: when imports are slow, later instances are forked from one that has done them, and share its namespaces. `never`: each instance imports for itself. No difference in this version.
+ */
+export type ImportTemplate = 'auto' | 'never';
+/**
  * Instances kept started also without calls.
  */
 export type MinInstances = number;
@@ -86,6 +104,10 @@ export interface FunctionConfig {
   dependencies?: Dependencies;
   environment?: Environment;
   network?: Network;
+  network_allow?: NetworkAllow;
+  allow_build?: AllowBuild;
+  signature?: Signature;
+  import_template?: ImportTemplate;
   min_instances?: MinInstances;
   max_instances?: MaxInstances;
   concurrency?: Concurrency;

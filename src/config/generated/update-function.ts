@@ -6,6 +6,12 @@
  * @maxItems 256
  */
 export type Dependencies = string[];
+/**
+ * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ *
+ * @maxItems 64
+ */
+export type NetworkAllow = string[];
 
 /**
  * Body of `PUT /functions/<name>`: what is not named stays. `files` and `config` are JSON Merge Patches (RFC 7396): null removes.
@@ -38,6 +44,10 @@ export interface UpdateFunctionBody {
       [k: string]: string | null;
     } | null;
     network?: ('host' | 'none' | 'egress') | null;
+    network_allow?: NetworkAllow | null;
+    allow_build?: boolean | null;
+    signature?: ('http' | 'cloudevent') | null;
+    import_template?: ('auto' | 'never') | null;
     min_instances?: number | null;
     max_instances?: number | null;
     concurrency?: number | null;
