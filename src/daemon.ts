@@ -109,6 +109,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       isolation: system.processIsolationLevel,
       isLoopback,
       storeDirectory: join(stateDirectory, 'content'),
+      uidFile: join(stateDirectory, 'next-uid'),
       stateId: createHash('sha256').update(stateDirectory).digest('hex').slice(0, 16),
       clock,
       logger,

@@ -56,6 +56,7 @@ export class RuntimeFixture implements AsyncDisposable {
         onLog: (line) => lines.push(line),
         logger: SILENT,
         stateId,
+        uidFile: join(store, 'next-uid'),
         preparedAhead: 1,
         ...options,
       });

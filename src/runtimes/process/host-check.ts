@@ -216,6 +216,7 @@ async function checkIsolation(clock: Clock): Promise<HostCheck> {
       logger: SILENT,
       onLog: () => {},
       stateId: STATE_ID,
+      uidFile: join(storeDirectory, 'next-uid'),
       preparedAhead: 0,
     });
     const { level, missing } = runtime.isolation;

@@ -10,7 +10,7 @@ import type { ChannelServer } from './channel-server.ts';
 import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
 import { readLines, type LineTaker } from './log-lines.ts';
 import { startTicksOf } from './process-identity.ts';
-import type { UidSlots } from './uid-slots.ts';
+import type { InstanceUids } from './instance-uids.ts';
 
 /** After the last process is gone its words may still be in the socket; they are waited for so long. */
 const LAST_WORDS_MS = 100;
@@ -20,7 +20,7 @@ const KILL_PATIENCE_MS = 1000;
 export interface PreparationParts {
   readonly channels: ChannelServer;
   readonly cgroups: CgroupDriver;
-  readonly uids: UidSlots;
+  readonly uids: InstanceUids;
   readonly clock: Clock;
   readonly logger: Logger;
 }

@@ -13,7 +13,7 @@ import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
 import { LauncherLost } from './launcher.ts';
 import { SteadyLauncher } from './steady-launcher.ts';
-import { UID_BASE, UidSlots } from './uid-slots.ts';
+import { UID_BASE, InstanceUids } from './instance-uids.ts';
 
 const PREPARED_AHEAD = 4;
 const PROBE_TIMEOUT_MS = 20_000;
@@ -30,6 +30,8 @@ export interface ProcessRuntimeOptions {
   readonly logger: Logger;
   /** Names the daemon's state: letters and digits, the same for every daemon of this state, at most 32 of them. */
   readonly stateId: string;
+  /** Absolute path of the file that remembers which host uids were given out; made when it is missing. */
+  readonly uidFile: string;
   /** Passed on to the runners. */
   readonly debug?: boolean;
   /** Instances kept prepared for each interpreter and network in use; default 4. */
@@ -61,7 +63,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
   const channels = stack.use(await ChannelServer.open());
   const cgroups = stack.use(await openCgroups(options.stateId));
   const { clock, logger } = options;
-  const parts: PreparationParts = { channels, cgroups, clock, logger, uids: new UidSlots() };
+  const parts: PreparationParts = { channels, cgroups, clock, logger, uids: new InstanceUids(options.uidFile) };
   let runtime: LeveledRuntime | undefined;
   const isolation = await chooseIsolation({
     wanted: options.isolation,

@@ -57,6 +57,7 @@ test.serial(
       onLog: () => undefined,
       logger: createLogger({ level: 'ERROR' }),
       stateId: `pooltest${process.pid}`,
+      uidFile: join(storeDirectory, 'next-uid'),
     });
     const mebibyte = 1024 * 1024;
     const pool = new Pool({
