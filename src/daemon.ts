@@ -39,6 +39,7 @@ import { functionTrees } from './repo/tree.ts';
 import { openWorkspace } from './repo/workspace.ts';
 import type { Isolation } from './runtimes/process/isolation.ts';
 import { createProcessRuntime } from './runtimes/process/process-runtime.ts';
+import { labelOptions, readLabelHost } from './runtimes/process/security-labels.ts';
 import { checkSources } from './runtimes/process/source-check.ts';
 
 export interface DaemonOptions {
@@ -107,6 +108,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const runtime = stack.use(
     await createProcessRuntime({
       isolation: system.processIsolationLevel,
+      labels: labelOptions(system, readLabelHost()),
       isLoopback,
       storeDirectory: join(stateDirectory, 'content'),
       uidFile: join(stateDirectory, 'next-uid'),

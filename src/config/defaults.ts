@@ -16,6 +16,8 @@ export const SYSTEM_DEFAULTS = {
   maxBodyBytes: 10 * MEBI,
   functionStoragePath: '.gitfaas',
   processIsolationLevel: 'auto',
+  apparmorProfile: '',
+  selinuxLabel: '',
   loggingLevel: 'INFO' satisfies LoggingLevel,
   containerRuntime: 'docker',
   baseImage: 'python:3.11-slim',

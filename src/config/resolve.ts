@@ -58,6 +58,8 @@ export function resolveSystem(raw: FaasConfig, inputs: ConfigInputs): ResolvedSy
     baseImage: file.base_image ?? SYSTEM_DEFAULTS.baseImage,
     containersDisabled: settings.containersDisabled ?? file.disable_container ?? SYSTEM_DEFAULTS.containersDisabled,
     processIsolationLevel: file.process_isolation_level ?? SYSTEM_DEFAULTS.processIsolationLevel,
+    apparmorProfile: file.apparmor_profile ?? SYSTEM_DEFAULTS.apparmorProfile,
+    selinuxLabel: file.selinux_label ?? SYSTEM_DEFAULTS.selinuxLabel,
     loggingLevel: flags.loggingLevel ?? settings.loggingLevel ?? file.logging_level ?? SYSTEM_DEFAULTS.loggingLevel,
     maxBodyBytes: take.bytes('max_body_size', SYSTEM_DEFAULTS.maxBodyBytes),
   };

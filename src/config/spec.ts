@@ -112,6 +112,9 @@ export interface SystemConfig {
   readonly containersDisabled: boolean;
   /** `auto` when the key is not set. */
   readonly processIsolationLevel: IsolationLevel | 'auto';
+  /** Labels of the kernel's security modules for every instance; empty: none. */
+  readonly apparmorProfile: string;
+  readonly selinuxLabel: string;
   readonly loggingLevel: LoggingLevel;
   readonly maxBodyBytes: number;
 }
@@ -122,6 +125,8 @@ export const START_ONLY_KEYS = {
   api_gateway_port: 'port',
   function_storage_path: 'functionStoragePath',
   process_isolation_level: 'processIsolationLevel',
+  apparmor_profile: 'apparmorProfile',
+  selinux_label: 'selinuxLabel',
   container_runtime: 'containerRuntime',
   disable_container: 'containersDisabled',
 } as const satisfies Record<string, keyof SystemConfig>;

@@ -59,6 +59,8 @@ test('the configuration of the product description loads, and every key arrives 
     baseImage: 'python:3.11-slim',
     containersDisabled: false,
     processIsolationLevel: 'strict',
+    apparmorProfile: '',
+    selinuxLabel: '',
     loggingLevel: 'INFO',
     maxBodyBytes: 10 * 1024 ** 2,
   });

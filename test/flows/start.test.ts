@@ -27,6 +27,7 @@ test('a start that cannot work ends with an exit code, the reason and what to do
   const noConfig = await makeWorkspace(t);
   await noConfig.commit({ 'faas_config.yaml': null });
   const broken = await makeWorkspace(t, {}, 'system: {loging_level: INFO}\n');
+  const labelled = await makeWorkspace(t, {}, 'system: {apparmor_profile: not-loaded-here}\n');
   const detached = await makeWorkspace(t);
   await detached.git(['checkout', '-q', '--detach']);
   const listener = createServer().listen(0, '127.0.0.1');
@@ -40,6 +41,11 @@ test('a start that cannot work ends with an exit code, the reason and what to do
     [join(good.directory, 'deep'), [], /Serve its top/],
     [noConfig.directory, [], /faas_config\.yaml:1:1: .*--create-config/],
     [broken.directory, [], /faas_config\.yaml:1:10: .*did you mean/],
+    [
+      labelled.directory,
+      [],
+      /apparmor_profile cannot be obeyed: (AppArmor is not enabled|the profile not-loaded-here is not loaded)/,
+    ],
     [detached.directory, [], /HEAD is detached/],
     [good.directory, ['--port', taken], new RegExp(`${taken}.*--port`, 's')],
     [good.directory, ['--host', '0.0.0.0'], /keys create/],

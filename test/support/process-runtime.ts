@@ -51,6 +51,7 @@ export class RuntimeFixture implements AsyncDisposable {
       const runtime = await createProcessRuntime({
         isolation: 'auto',
         isLoopback: true,
+        labels: [],
         storeDirectory: store,
         clock: systemClock,
         onLog: (line) => lines.push(line),

@@ -50,6 +50,14 @@ export type System = {
    */
   process_isolation_level?: 'strict' | 'standard' | 'none' | 'auto';
   /**
+   * Start only. AppArmor profile that every instance runs under, loaded on the host; the start is refused where AppArmor does not enforce it. Empty: none of ours.
+   */
+  apparmor_profile?: string;
+  /**
+   * Start only. SELinux context that every instance runs under, such as `system_u:system_r:container_t:s0`; the start is refused where SELinux is off. Empty: none of ours.
+   */
+  selinux_label?: string;
+  /**
    * Least severe level that is logged. Flag: --debug. Environment: FAAS_LOG_LEVEL.
    */
   logging_level?: 'DEBUG' | 'INFO' | 'WARNING' | 'ERROR' | 'CRITICAL';

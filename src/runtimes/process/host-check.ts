@@ -211,6 +211,7 @@ async function checkIsolation(clock: Clock): Promise<HostCheck> {
     await using runtime = await createProcessRuntime({
       isolation: 'auto',
       isLoopback: true,
+      labels: [],
       storeDirectory,
       clock,
       logger: SILENT,

@@ -8,6 +8,7 @@ import { FaasError, printable } from '../../errors.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { decodeJson, encodeJson, FRAME, FrameDecoder, MAX_JSON_BYTES } from '../protocol.ts';
 import type { ChannelServer } from './channel-server.ts';
+import type { LabelOption } from './security-labels.ts';
 
 const LAUNCHER_FILE = fileURLToPath(new URL('../runners/python/launcher.py', import.meta.url));
 /** No variables of the user or of the site, no bytecode written, UTF-8 whatever the locale. */
@@ -21,6 +22,7 @@ export interface LauncherOptions {
   /** Absolute path of the interpreter. */
   readonly python: string;
   readonly level: IsolationLevel;
+  readonly labels: readonly LabelOption[];
   /** Root of the content store. */
   readonly storeDirectory: string;
   readonly channels: ChannelServer;
@@ -103,6 +105,7 @@ export class Launcher {
           op: 'configure',
           socket: options.channels.socketPath,
           level: options.level,
+          labels: options.labels,
           store: options.storeDirectory,
         }),
       );

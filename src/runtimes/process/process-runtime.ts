@@ -11,6 +11,7 @@ import { chooseIsolation, type Isolation } from './isolation.ts';
 import { PreparedStock } from './prepared.ts';
 import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
+import type { LabelOption } from './security-labels.ts';
 import { LauncherLost } from './launcher.ts';
 import { SteadyLauncher } from './steady-launcher.ts';
 import { UID_BASE, InstanceUids } from './instance-uids.ts';
@@ -22,6 +23,8 @@ export interface ProcessRuntimeOptions {
   readonly isolation: IsolationLevel | 'auto';
   /** Whether the daemon listens on loopback only; see `chooseIsolation`. */
   readonly isLoopback: boolean;
+  /** Labels of the kernel's security modules that every instance takes on. */
+  readonly labels: readonly LabelOption[];
   /** Root of the content store; every code directory lies below it. Absolute. */
   readonly storeDirectory: string;
   readonly clock: Clock;
@@ -206,6 +209,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
       launcher = new SteadyLauncher({
         python: real,
         level: this.#level,
+        labels: this.#options.labels,
         storeDirectory: this.#storeDirectory,
         channels: this.#parts.channels,
         logger: this.#options.logger,

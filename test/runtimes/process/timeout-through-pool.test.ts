@@ -52,6 +52,7 @@ test.serial(
     await using runtime = await createProcessRuntime({
       isolation: 'auto',
       isLoopback: true,
+      labels: [],
       storeDirectory,
       clock: systemClock,
       onLog: () => undefined,

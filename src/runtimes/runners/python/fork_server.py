@@ -7,7 +7,7 @@ import struct
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, Dict, List, NoReturn, Optional
+from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from . import frames, kernel, layout, preload, prepare, rehearsal, runner, seccomp, template
 from .bookkeeper import CONTROL, Bookkeeper
@@ -48,10 +48,14 @@ def _settings(reader: frames.FrameReader) -> Optional[Settings]:
         order = frames.decode_json(frame.payload)
         if frame.type != frames.CONTROL_REQUEST or order["op"] != "configure" or order["level"] not in ("strict", "standard", "none"):
             raise frames.ProtocolError(f"unexpected {order}")
-        return Settings(order["socket"], order["level"], order.get("store") or "")
+        return Settings(order["socket"], order["level"], order.get("store") or "", _labels(order.get("labels") or []))
     except (frames.ProtocolError, LookupError, TypeError, OSError) as error:
         print(f"launcher: control connection: {error!r}", file=sys.stderr, flush=True)
         return None
+
+
+def _labels(options: List[Dict[str, str]]) -> Tuple[Tuple[str, str, str], ...]:
+    return tuple((option["file"], option["text"], option["shows"]) for option in options)
 
 
 def _become_two(reader: frames.FrameReader, settings: Settings, life: runner.Runner, hello: Dict[str, Any]) -> NoReturn:

@@ -1,7 +1,7 @@
 """The state of one start, and how its steps are run: in order, each timed, the first failure ends the process."""
 from os import getegid, geteuid
 from time import perf_counter_ns
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import kernel
 
@@ -18,6 +18,8 @@ class Settings(NamedTuple):
     level: str
     #: Root directory of the content store; unused at level `none`.
     store: str
+    #: Labels of security modules: file to write to, what to write, how the file begins after that.
+    labels: Tuple[Tuple[str, str, str], ...] = ()
 
 
 class StartRequest:

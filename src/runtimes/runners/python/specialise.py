@@ -14,6 +14,7 @@ from resource import (
 from socket import sethostname
 from typing import List, Optional
 
+from .prepare import write_file
 from .root import FUNCTION, mount_function
 from .kernel import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, close_all_but, drop_capabilities, parent_death_signal, prctl
 from .sandbox import Function, Sandbox, Step, run
@@ -56,8 +57,17 @@ def limits(sandbox: Sandbox) -> None:
         _limit(RLIMIT_AS, mapped_bytes + function.memory_bytes)
 
 
+def labels(sandbox: Sandbox) -> None:
+    """21. Before `no_new_privs`, under which a change of label may be refused. Read back: what was written must hold."""
+    for file, text, shows in sandbox.settings.labels:
+        write_file(file, text)
+        with open(file, encoding="utf-8", errors="replace") as current:
+            if not current.read(1024).startswith(shows):
+                raise OSError(errno.EPROTO, f"the label {shows} was not taken", file)
+
+
 def privileges(sandbox: Sandbox) -> None:
-    """21. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
+    """22. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
     survived all this, or the instance could outlive the daemon."""
     if sandbox.is_isolated:
         drop_capabilities()
@@ -68,12 +78,12 @@ def privileges(sandbox: Sandbox) -> None:
 
 
 def descriptors(sandbox: Sandbox) -> None:
-    """22. Only 0 to 2 and the channel."""
+    """23. Only 0 to 2 and the channel."""
     close_all_but([sandbox.channel])
 
 
 def system_calls(sandbox: Sandbox) -> None:
-    """23. Last: the steps above make calls that the filter forbids."""
+    """24. Last: the steps above make calls that the filter forbids."""
     if not sandbox.is_isolated:
         return
     if sandbox.filter is None:
@@ -81,7 +91,7 @@ def system_calls(sandbox: Sandbox) -> None:
     sandbox.filter.load()
 
 
-STEPS: List[Step] = [code, host_name, limits, privileges, descriptors, system_calls]
+STEPS: List[Step] = [code, host_name, limits, labels, privileges, descriptors, system_calls]
 
 
 def specialise(sandbox: Sandbox, function: Function) -> None:
