@@ -30,6 +30,9 @@ export const FRAME = {
   EVENT: 65,
 } as const;
 
+/** `installs` of SPECIALISE. `wheels`: nothing that is installed can be executed meanwhile. `builds`: packages run code of their own. */
+export type InstallKind = 'wheels' | 'builds';
+
 export type FrameType = (typeof FRAME)[keyof typeof FRAME];
 
 /** `length` field, type and call number. */

@@ -13,11 +13,12 @@ import type {
 import { decodeJson, decodeMeta, encodeJson, encodeMeta, FRAME, ProtocolError, type FrameType } from '../protocol.ts';
 import { handlerError, readAnswerHead, readFailure } from './answer.ts';
 import { AnswerStream, type AnswerStreamOwner } from './answer-stream.ts';
-import { MAX_RESPONSE_BYTES, type Channel } from './channel.ts';
+import type { Channel } from './channel.ts';
 import { stepError } from './launcher.ts';
 import { cutLine, LineGate } from './log-lines.ts';
 import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
 import { readProcessUsage } from './process-usage.ts';
+import { specialiseOrder, type OrderParts } from './specialise-order.ts';
 
 /** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
 const CHANNEL_LOST_MS = 200;
@@ -26,12 +27,9 @@ const LOG_FRAMES_TOO_MANY_MAX = 10_000;
 const TRACEBACK_LINES_MAX = 200;
 const INIT_DETAIL_MAX_CHARACTERS = 2500;
 
-export interface SpecialisationParts {
+export interface SpecialisationParts extends OrderParts {
   readonly clock: Clock;
   readonly onLog: (line: FunctionLine) => void;
-  /** What `code` of SPECIALISE is for this level: below the store's root, or absolute. */
-  readonly code: string;
-  readonly debug: boolean;
   /** Milliseconds the start took so far. */
   readonly spawnMs: number;
 }
@@ -123,7 +121,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   }
 
   #begin(): void {
-    const { memoryBytes, pids, tmpBytes } = this.#request;
+    const { memoryBytes, pids } = this.#request;
     const beganMs = this.#parts.clock.nowMs();
     try {
       this.#prepared.group.limit({ memoryBytes, pids });
@@ -133,21 +131,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       return;
     }
     this.#beganMs = beganMs;
-    this.#channel.write(
-      encodeJson(FRAME.SPECIALISE, 0, {
-        function: this.#request.functionName,
-        version: this.#request.version,
-        code: this.#parts.code,
-        module: this.#request.handlerModule,
-        callable: this.#request.handlerCallable,
-        environment: this.#request.environment,
-        tmp_bytes: tmpBytes,
-        memory_bytes: memoryBytes,
-        pids,
-        max_response_bytes: MAX_RESPONSE_BYTES,
-        debug: this.#parts.debug,
-      }),
-    );
+    this.#channel.write(encodeJson(FRAME.SPECIALISE, 0, specialiseOrder(this.#request, this.#parts)));
   }
   #beganMs = 0;
 

@@ -12,6 +12,7 @@ import { PreparedStock } from './prepared.ts';
 import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
 import type { LabelOption } from './security-labels.ts';
+import type { InstallKind } from '../protocol.ts';
 import { LauncherLost } from './launcher.ts';
 import { SteadyLauncher } from './steady-launcher.ts';
 import { UID_BASE, InstanceUids } from './instance-uids.ts';
@@ -52,6 +53,11 @@ export interface ProcessRuntime extends Runtime, AsyncDisposable {
   readonly isolation: Isolation;
   /** Launchers, for `/health` and tests: interpreter and pid of those that live. */
   launchers(): Promise<readonly { readonly python: string; readonly pid: number | undefined }[]>;
+  /**
+   * Starts an installer: an instance whose `dependenciesDirectory` is writable. Like `start` otherwise; its function is ours, and its
+   * code directory has a file `hosts`.
+   */
+  startInstaller(request: StartRequest, kind: InstallKind, signal: AbortSignal): Promise<Instance>;
   /** Prepares instances ahead for these uses. Rejects with FaasError when a runtime is missing or nothing can be prepared. */
   ready(uses: readonly RuntimeUse[]): Promise<void>;
 }
@@ -88,6 +94,7 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
   return {
     isolation,
     start: (request, signal) => chosen.start(request, signal),
+    startInstaller: (request, kind, signal) => chosen.start(request, signal, kind),
     launchers: () => chosen.launchers(),
     ready: (uses) => chosen.ready(uses),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
@@ -112,26 +119,29 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     this.#storeDirectory = realpathSync(options.storeDirectory);
   }
 
-  async start(request: StartRequest, signal: AbortSignal): Promise<Instance> {
+  async start(request: StartRequest, signal: AbortSignal, installs?: InstallKind): Promise<Instance> {
     try {
-      return await this.#startOnce(request, signal);
+      return await this.#startOnce(request, signal, installs);
     } catch (error) {
       // The launcher died under the start: not the function's fault, and another launcher is on its way.
       if (!(error instanceof LauncherLost)) throw error;
-      return await this.#startOnce(request, signal);
+      return await this.#startOnce(request, signal, installs);
     }
   }
 
-  async #startOnce(request: StartRequest, signal: AbortSignal): Promise<Instance> {
+  async #startOnce(request: StartRequest, signal: AbortSignal, installs: InstallKind | undefined): Promise<Instance> {
     signal.throwIfAborted();
     const { clock, onLog, debug = false } = this.#options;
     const beganMs = clock.nowMs();
     const stock = this.#stock(request);
-    const code = this.#codeName(request.codeDirectory);
+    const code = this.#nameInStore(request.codeDirectory);
+    const directory = request.dependenciesDirectory;
+    const dependencies = directory === undefined ? undefined : this.#nameInStore(directory);
     const prepared = await stock.take(signal);
     try {
       const spawnMs = clock.nowMs() - beganMs;
-      return await ProcessInstance.specialise(prepared, request, { clock, onLog, debug, code, spawnMs }, signal);
+      const parts = { clock, onLog, debug, code, dependencies, installs, spawnMs };
+      return await ProcessInstance.specialise(prepared, request, parts, signal);
     } catch (error) {
       if (prepared.isLost && !signal.aborted) throw new LauncherLost();
       throw error;
@@ -223,12 +233,12 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     return launcher;
   }
 
-  /** What the runner is told of where the code is: below the store where that is all it sees, else the whole path. */
-  #codeName(codeDirectory: string): string {
-    if (this.#level === 'none') return codeDirectory;
-    const name = relative(this.#storeDirectory, realpathSync(codeDirectory));
+  /** What the runner is told of where a directory is: below the store where that is all it sees, else the whole path. */
+  #nameInStore(directory: string): string {
+    if (this.#level === 'none') return directory;
+    const name = relative(this.#storeDirectory, realpathSync(directory));
     if (name === '' || name.startsWith('..') || name.startsWith('/'))
-      throw new Error(`the code directory ${codeDirectory} is not in the store`);
+      throw new Error(`the directory ${directory} is not in the store`);
     return name;
   }
 

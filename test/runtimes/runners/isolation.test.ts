@@ -71,7 +71,10 @@ const ATTEMPTS: readonly (readonly [string, unknown])[] = [
   ['names("/home")', 'FileNotFoundError'],
   ['names("/sys")', 'FileNotFoundError'],
   ['names("/.store")', []],
-  ['names("/function/..")', ['.store', 'bin', 'dev', 'etc', 'function', 'lib', 'lib64', 'proc', 'sbin', 'tmp', 'usr']],
+  [
+    'names("/function/..")',
+    ['.store', 'bin', 'dependencies', 'dev', 'etc', 'function', 'lib', 'lib64', 'node_modules', 'proc', 'sbin', 'tmp', 'usr'],
+  ],
   ['read("/proc/1/root/etc/shadow")', 'FileNotFoundError'],
   ['read("/proc/kcore")', 'FileNotFoundError'],
   ['read("/proc/self/environ")', ''],

@@ -141,8 +141,25 @@ def attach_tree(tree: int, target: str) -> None:
 
 def make_read_only(path: str) -> None:
     """The one mount at `path`, not those below it."""
-    _attributes.set = MOUNT_ATTR_RDONLY
-    _mount_setattr(AT_FDCWD, path.encode(), 0, ctypes.addressof(_attributes), ctypes.sizeof(_attributes))
+    add_attributes(path, MOUNT_ATTR_RDONLY)
+
+
+def add_attributes(path: str, attributes: int) -> None:
+    """MOUNT_ATTR_* of the one mount at `path`."""
+    _change_attributes(path, attributes, 0)
+
+
+def make_writable(path: str) -> None:
+    """The one mount at `path`, as far as its file system is."""
+    _change_attributes(path, 0, MOUNT_ATTR_RDONLY)
+
+
+def _change_attributes(path: str, added: int, removed: int) -> None:
+    _attributes.set, _attributes.clear = added, removed
+    try:
+        _mount_setattr(AT_FDCWD, path.encode(), 0, ctypes.addressof(_attributes), ctypes.sizeof(_attributes))
+    finally:
+        _attributes.clear = 0
 
 
 def pivot_root(new_root: str, old_root: str) -> None:

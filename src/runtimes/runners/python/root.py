@@ -7,7 +7,7 @@ from os import O_CLOEXEC, O_CREAT, O_EXCL, O_WRONLY, chdir, close, makedirs, mkd
 import sys
 
 from .kernel import (
-    attach_tree, clone_tree, make_read_only, mount, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MS_NODEV,
+    add_attributes, attach_tree, clone_tree, make_read_only, make_writable, mount, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY, MS_NODEV,
     MS_NOEXEC, MS_NOSUID, MS_REMOUNT, pivot_root, unmount,
 )
 
@@ -16,6 +16,9 @@ STAGING = "/tmp"
 #: Where the content store sits until the instance becomes one function.
 STORE = "/.store"
 FUNCTION = "/function"
+#: What was installed for the function: one of them is filled, by the kind of runner.
+DEPENDENCIES = "/dependencies"
+NODE_MODULES = "/node_modules"
 
 #: For the skeleton, not for data: a few files below /etc and the mount points.
 _ROOT_OPTIONS = "mode=755,size=1m,nr_inodes=256"
@@ -49,7 +52,7 @@ def build(store_tree: int, network: str) -> None:
     zone = _link_target("/etc/localtime")
     mount("tmpfs", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, _ROOT_OPTIONS)
     chdir(STAGING)
-    for directory in ("usr", "etc", "etc/ssl", "etc/pki", "dev", "dev/shm", "proc", "tmp", STORE[1:], FUNCTION[1:]):
+    for directory in ("usr", "etc", "etc/ssl", "etc/pki", "dev", "dev/shm", "proc", "tmp", STORE[1:], FUNCTION[1:], DEPENDENCIES[1:], NODE_MODULES[1:]):
         mkdir(directory, 0o755)
     _bind("/usr", "usr")
     for name in _LINKED_TO_USR:
@@ -85,11 +88,30 @@ def enter() -> None:
 
 def mount_function(code: str, tmp_bytes: int) -> None:
     """Shows one function's directory of the store, and takes the store with everybody else's away."""
-    if code in ("", ".", "..") or "/" in code:
-        raise ValueError(f"code must be the name of a directory in the store, not {code!r}")
-    attach_tree(clone_tree(f"{STORE}/{code}", _READ_ONLY), FUNCTION)
+    _show(code, FUNCTION)
     unmount(STORE)
     mount("tmpfs", "/tmp", "tmpfs", MS_REMOUNT | MS_NOSUID | MS_NODEV, _tmp_options(tmp_bytes))
+
+
+def mount_dependencies(name: str, target: str) -> None:
+    """Shows what was installed for the function. Before `mount_function`, which takes the store away."""
+    _show(name, target)
+
+
+def mount_installation(name: str, code: str, is_executable: bool) -> None:
+    """For an installer instead of a function: the directory that it fills, the only one of the store that is ever writable, and
+    the host's names, since its index may be one of them. Before `mount_function`."""
+    _show(name, DEPENDENCIES)
+    make_writable(DEPENDENCIES)
+    if not is_executable:
+        add_attributes(DEPENDENCIES, MOUNT_ATTR_NOEXEC)
+    _bind(f"{STORE}/{code}/hosts", "/etc/hosts")
+
+
+def _show(name: str, target: str) -> None:
+    if name in ("", ".", "..") or "/" in name:
+        raise ValueError(f"not the name of a directory in the store: {name!r}")
+    attach_tree(clone_tree(f"{STORE}/{name}", _READ_ONLY), target)
 
 
 def _tmp_options(size_bytes: int) -> str:

@@ -14,6 +14,7 @@ import traceback
 from typing import Any, Dict, NoReturn, Optional
 
 from .fork_hooks import release
+from .dependencies import add_dependencies
 from .loading import Handler, InitFailed, describe, load
 from .frames import (
     ANSWER, ANSWER_ABORT, ANSWER_CHUNK, ANSWER_END, ANSWER_HEAD, Bytes, CALL_FAILED, CANCEL, CHANNEL_LIMIT_BYTES, CHUNK_MAX_BYTES,
@@ -26,7 +27,7 @@ from .orphans import reap, reap_until_readable
 from .prepare import tell_failure
 from .request import BadRequest, Request
 from .sandbox import Function, Sandbox, StepFailed
-from .specialise import code_root, specialise
+from .specialise import code_root, dependencies_root, specialise
 
 #: Exit statuses; for people, the frames say more.
 EXIT_INIT_FAILED = 71
@@ -70,7 +71,8 @@ class Runner:
     def become(self, order: Dict[str, Any]) -> NoReturn:
         self.sandbox.phases = {}
         function = Function(
-            order["function"], order["code"], order.get("tmp_bytes") or 0, order.get("memory_bytes") or 0, order.get("pids") or 0
+            order["function"], order["code"], order.get("tmp_bytes") or 0, order.get("memory_bytes") or 0, order.get("pids") or 0,
+            order.get("dependencies") or "", order.get("installs") or "",
         )
         try:
             specialise(self.sandbox, function)
@@ -80,6 +82,7 @@ class Runner:
         begin = perf_counter_ns()
         self._set_up_interpreter(order)
         try:
+            add_dependencies(dependencies_root(self.sandbox))
             self._handler = load(code_root(self.sandbox), order["module"], order["callable"])
         except InitFailed as failure:
             self._output.end_call()

@@ -40,9 +40,11 @@ class StartRequest:
 class Function:
     """SPECIALISE, as far as the sandbox cares."""
 
-    __slots__ = ("name", "code", "tmp_bytes", "memory_bytes", "pids")
+    __slots__ = ("name", "code", "tmp_bytes", "memory_bytes", "pids", "dependencies", "installs")
 
-    def __init__(self, name: str, code: str, tmp_bytes: int, memory_bytes: int, pids: int) -> None:
+    def __init__(
+        self, name: str, code: str, tmp_bytes: int, memory_bytes: int, pids: int, dependencies: str = "", installs: str = ""
+    ) -> None:
         self.name = name
         #: Directory below the store's root; an absolute path at level `none`.
         self.code = code
@@ -50,6 +52,11 @@ class Function:
         self.memory_bytes = memory_bytes
         #: Processes and threads; 0: the cgroup alone counts.
         self.pids = pids
+        #: Like `code`; empty: nothing was installed for the function.
+        self.dependencies = dependencies
+        #: Empty for a function. `wheels` or `builds`: this is no function but an installer that fills `dependencies`; only with
+        #: `builds` it may execute what it has written.
+        self.installs = installs
 
 
 class StepFailed(Exception):

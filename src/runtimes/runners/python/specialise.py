@@ -15,18 +15,26 @@ from socket import sethostname
 from typing import List, Optional
 
 from .prepare import write_file
-from .root import FUNCTION, mount_function
+from .root import DEPENDENCIES, FUNCTION, mount_dependencies, mount_function, mount_installation
 from .kernel import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, close_all_but, drop_capabilities, parent_death_signal, prctl
 from .sandbox import Function, Sandbox, Step, run
 
 #: Kernels before 5.14 count the processes of the real user on the whole host, not those of the namespace.
 _HAS_NPROC_PER_NAMESPACE = tuple(int(part.split("-")[0]) for part in uname().release.split(".")[:2]) >= (5, 14)
 
+#: Largest file of a package. The largest in wide use (GPU libraries) have about one GiB.
+_INSTALLED_FILE_BYTES = 2 << 30
+
 
 def code(sandbox: Sandbox) -> None:
     """18. The function's files appear, everybody else's go."""
+    function = _function(sandbox)
     if sandbox.is_isolated:
-        mount_function(_function(sandbox).code, _function(sandbox).tmp_bytes)
+        if function.installs:
+            mount_installation(function.dependencies, function.code, function.installs == "builds")
+        elif function.dependencies:
+            mount_dependencies(function.dependencies, DEPENDENCIES)
+        mount_function(function.code, function.tmp_bytes)
     chdir(code_root(sandbox))
 
 
@@ -47,7 +55,7 @@ def limits(sandbox: Sandbox) -> None:
     _limit(RLIMIT_SIGPENDING, 64)
     if not sandbox.is_isolated:
         return
-    _limit(RLIMIT_FSIZE, max(function.tmp_bytes, 1 << 20))
+    _limit(RLIMIT_FSIZE, _INSTALLED_FILE_BYTES if function.installs else max(function.tmp_bytes, 1 << 20))
     if function.pids and _HAS_NPROC_PER_NAMESPACE:
         _limit(RLIMIT_NPROC, function.pids)
     if function.memory_bytes and not sandbox.request.cgroup_procs:
@@ -103,6 +111,12 @@ def specialise(sandbox: Sandbox, function: Function) -> None:
 def code_root(sandbox: Sandbox) -> str:
     """Where the function's files are, as the function sees it."""
     return FUNCTION if sandbox.is_isolated else _function(sandbox).code
+
+
+def dependencies_root(sandbox: Sandbox) -> str:
+    """Where its packages are, as the function sees it; empty when it has none."""
+    function = _function(sandbox)
+    return DEPENDENCIES if sandbox.is_isolated and function.dependencies else function.dependencies
 
 
 def _function(sandbox: Sandbox) -> Function:

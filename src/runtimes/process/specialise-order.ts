@@ -1,0 +1,31 @@
+import type { StartRequest } from '../../pool/instance.ts';
+import type { InstallKind } from '../protocol.ts';
+import { MAX_RESPONSE_BYTES } from './channel.ts';
+
+/** What SPECIALISE says beside the request; directories as the level in force names them: below the store's root, or absolute. */
+export interface OrderParts {
+  readonly code: string;
+  readonly dependencies: string | undefined;
+  /** Set for an installer, which fills `dependencies` instead of using them. */
+  readonly installs?: InstallKind | undefined;
+  readonly debug: boolean;
+}
+
+/** The payload of SPECIALISE (docs/PROTOCOL.md). */
+export function specialiseOrder(request: StartRequest, parts: OrderParts): Readonly<Record<string, unknown>> {
+  return {
+    function: request.functionName,
+    version: request.version,
+    code: parts.code,
+    module: request.handlerModule,
+    callable: request.handlerCallable,
+    environment: request.environment,
+    tmp_bytes: request.tmpBytes,
+    memory_bytes: request.memoryBytes,
+    pids: request.pids,
+    max_response_bytes: MAX_RESPONSE_BYTES,
+    debug: parts.debug,
+    dependencies: parts.dependencies ?? null,
+    installs: parts.installs ?? null,
+  };
+}
