@@ -73,6 +73,7 @@ export async function invoke(
     query: target.query,
     headers,
     body,
+    caller: caller.keyName,
     signal: CallerGone.of(res),
   };
   // Again, because a deploy while the body arrived retired that pool; nothing may be awaited from here to `invoke`.

@@ -6,6 +6,7 @@ import { GuardedInstance, type InstanceOwner } from './guarded-instance.ts';
 import { InstanceSet } from './instance-set.ts';
 import type { Runtime, StartRequest } from './instance.ts';
 import { LazyTimer } from './lazy-timer.ts';
+import type { Load } from './load.ts';
 import type { InstanceEnd, PoolEvent, StopReason } from './pool-events.ts';
 import { planScale } from './scaler.ts';
 import { StartBrake } from './start-brake.ts';
@@ -32,6 +33,8 @@ const shortLifeMs = 1000;
 /** The calls that wait for instances, as the supply sees them. */
 export interface CallDemand {
   readonly waiting: number;
+  /** When the first of them arrived; `Infinity` without one. */
+  readonly oldestArrivalMs: number;
   /** A slot may be free. `fresh` just became ready; undefined when the slot is not of a new instance. */
   slotFree(fresh: GuardedInstance | undefined): void;
   /** Nothing can serve the waiting calls, because of `error`. */
@@ -49,6 +52,7 @@ export interface InstanceSupplyOptions {
   readonly capacity: Capacity;
   readonly clock: Clock;
   readonly stats: FunctionStats;
+  readonly load: Load;
   readonly onEvent: (event: PoolEvent) => void;
   readonly random: () => number;
 }
@@ -128,7 +132,18 @@ export class InstanceSupply {
 
   /** Waiting calls that the starts under way will serve. */
   get coveredByStarts(): number {
-    return this.instances.count().starting * this.#policy.concurrency;
+    return this.instances.starting * this.#policy.concurrency;
+  }
+
+  /** Calls that run at a time in the instances there are, those that start included. */
+  get slots(): number {
+    return this.instances.serving * this.#policy.concurrency;
+  }
+
+  /** An instance may start now, if one is needed. */
+  get canGrow(): boolean {
+    if (this.instances.size >= this.#policy.maxInstances || this.#isNodeFull) return false;
+    return !this.#startBrake.isSet || this.#clock.nowMs() >= this.#startBrake.untilMs;
   }
 
   setPolicy(policy: PoolPolicy): void {
@@ -199,6 +214,10 @@ export class InstanceSupply {
       nowMs,
       ...this.instances.count(),
       waiting,
+      oldestArrivalMs: this.#demand.oldestArrivalMs,
+      meanBusyMs: this.#options.load.meanBusyMs,
+      meanStartMs: this.#options.load.meanStartMs,
+      arrivalsPerMs: this.#options.load.arrivalsPerMs(nowMs),
       isBraked: this.#startBrake.isSet,
       brakeUntilMs: this.#startBrake.untilMs,
     });
@@ -233,6 +252,7 @@ export class InstanceSupply {
   #ready(instance: GuardedInstance): void {
     this.#startBrake.succeeded();
     this.#options.stats.started(instance.coldMs);
+    this.#options.load.started(instance.coldMs);
     const { coldMs, phases } = instance;
     this.#options.onEvent({ kind: 'instance_started', ...this.#identify(instance), coldMs, phases: phases! });
     const wasCheck = this.#check?.instance === instance;
@@ -293,7 +313,7 @@ export class InstanceSupply {
   }
 
   #breakOffStarts(): void {
-    for (const instance of this.instances) if (instance.state === 'starting') void instance.retire('drain');
+    for (const instance of this.instances) if (instance.state === 'starting') void this.#retire(instance, 'drain');
   }
 
   #endCheck(error: FaasError | undefined): void {

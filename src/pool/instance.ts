@@ -19,6 +19,8 @@ export interface Invocation {
   /** Flat list name, value, name, value; repeated names survive. Hop-by-hop headers and our key are already gone. */
   readonly headers: readonly string[];
   readonly body: Uint8Array;
+  /** Whose key it came with: waiting calls of one function are served in turns of their callers. */
+  readonly caller?: string | undefined;
   /** Aborted when the caller went away before the answer ended. */
   readonly signal?: CallSignal | undefined;
 }

@@ -8,11 +8,9 @@ import type { GuardedInstance } from './guarded-instance.ts';
 import { InstanceSupply } from './instance-supply.ts';
 import { type InstanceView, viewInstance } from './instance-view.ts';
 import type { HandlerAnswer, Instance, Invocation, Runtime, StartPhases, StartRequest } from './instance.ts';
+import { expectedWaitMs, Load, retryAfterSeconds } from './load.ts';
 import type { PoolEvent } from './pool-events.ts';
 import { type FunctionStats, outcomeOf } from './stats.ts';
-
-/** Weight of the newest call in the mean from which `Retry-After` is computed. */
-const meanWeight = 0.1;
 
 export interface PoolOptions {
   readonly functionName: string;
@@ -54,7 +52,7 @@ export class Pool {
   readonly #random: () => number;
   readonly #supply: InstanceSupply;
   readonly #queue: CallQueue<PoolAnswer>;
-  #meanBusyMs = 0;
+  readonly #load = new Load();
 
   constructor(options: PoolOptions) {
     this.functionName = options.functionName;
@@ -71,10 +69,13 @@ export class Pool {
     );
     this.#queue = queue;
     this.#supply = new InstanceSupply(
-      { ...options, random: this.#random },
+      { ...options, load: this.#load, random: this.#random },
       {
         get waiting() {
           return queue.size;
+        },
+        get oldestArrivalMs() {
+          return queue.oldestArrivalMs;
         },
         slotFree: (fresh) => this.#dispatch(fresh),
         cannotServe: (error) => queue.refuseAll(error),
@@ -106,6 +107,7 @@ export class Pool {
   async invoke(invocation: Invocation, deadlineMs: number): Promise<PoolAnswer> {
     const arrivedMs = this.#clock.nowMs();
     this.#stats.begin();
+    this.#load.arrived(arrivedMs);
     try {
       const result = await this.#admit(invocation, deadlineMs, arrivedMs);
       this.#stats.answered(result.queueMs, result.answer.execMs);
@@ -172,20 +174,42 @@ export class Pool {
     const instance = this.#supply.instances.next;
     // With a slot free nobody waits: every freed slot is offered to the queue first.
     if (instance !== undefined) return this.#run(instance, invocation, deadlineMs, 0, undefined);
+    if (!this.#supply.canGrow) {
+      const code = this.#hopeless(invocation.caller ?? '', deadlineMs - arrivedMs);
+      if (code !== undefined) return Promise.reject(this.#refusal(code));
+    }
     return new Promise((resolve, reject) => {
       const patienceMs = arrivedMs + this.#supply.policy.queueTimeoutMs;
       this.#enqueue({ invocation, deadlineMs, arrivedMs, patienceMs, resolve, reject, onAbort: undefined });
     });
   }
 
+  /**
+   * Why a call need not wait at all, while no instance can start: the queue is full for this caller, or as calls go now no slot
+   * is free within `queue_timeout`, or none in time for an answer within the `restMs` until its deadline.
+   */
+  #hopeless(caller: string, restMs: number): 'queue_full' | 'queue_slow' | undefined {
+    if (this.#queue.size >= this.#places && this.#queue.victimFor(caller) === undefined) return 'queue_full';
+    const { meanBusyMs } = this.#load;
+    const slots = this.#supply.slots;
+    if (slots === 0) return undefined; // The node has no place yet: nothing is known of when.
+    const before = this.#queue.before(caller) - this.#supply.coveredByStarts;
+    if (before < 0) return undefined; // A start under way will serve it.
+    const waitMs = expectedWaitMs(before, meanBusyMs, slots);
+    return waitMs > this.#supply.policy.queueTimeoutMs || waitMs + meanBusyMs > restMs ? 'queue_slow' : undefined;
+  }
+
+  /** Calls that may wait: those that a start under way will serve are not counted. */
+  get #places(): number {
+    return this.#supply.policy.maxQueue + this.#supply.coveredByStarts;
+  }
+
   #enqueue(call: WaitingCall<PoolAnswer>): void {
+    const victim = this.#queue.victimFor(call.invocation.caller ?? '') ?? call;
     this.#queue.add(call);
     // At the maximum nothing can start, and nothing stops while calls wait: the plan would be empty.
     if (this.#supply.instances.size < this.#supply.policy.maxInstances) this.#supply.scale();
-    const { maxQueue, concurrency } = this.#supply.policy;
-    if (this.#queue.size > maxQueue && this.#queue.size > maxQueue + this.#supply.instances.count().starting * concurrency) {
-      if (this.#queue.leave(call)) call.reject(this.#refusal('queue_full'));
-    }
+    if (this.#queue.size > this.#places) this.#queue.refuse(victim, this.#refusal('queue_full'));
   }
 
   /** Sends synchronously, so that nothing comes between the choice of the instance and its call. */
@@ -199,11 +223,21 @@ export class Pool {
     const pending = instance.invoke(invocation, deadlineMs);
     this.#supply.instances.taken(instance);
     const sentMs = instance.lastUsedMs;
-    const answer = await pending;
-    const busyMs = this.#clock.nowMs() - sentMs;
-    this.#meanBusyMs = this.#meanBusyMs === 0 ? busyMs : this.#meanBusyMs + meanWeight * (busyMs - this.#meanBusyMs);
+    let answer: HandlerAnswer | undefined;
+    try {
+      answer = await pending;
+    } finally {
+      this.#countService(answer?.body, sentMs);
+    }
     const phases = coldMs === undefined ? undefined : instance.phases;
     return { answer, instanceId: instance.id, queueMs: waitedMs - (coldMs ?? 0), coldMs, phases };
+  }
+
+  /** A slot was taken from `sentMs` until now, or until a streamed answer has ended. */
+  #countService(body: HandlerAnswer['body'] | undefined, sentMs: number): void {
+    const load = this.#load;
+    if (body instanceof Readable && !body.closed) body.once('close', () => load.served(this.#clock.nowMs() - sentMs));
+    else load.served(this.#clock.nowMs() - sentMs);
   }
 
   /** Hands free slots to waiting calls. `fresh` just became ready: its calls waited for its start. */
@@ -221,11 +255,8 @@ export class Pool {
 
   /** A 503 that says when to come back. A pool that the node refuses a place says so instead. */
   #refusal(code: 'queue_full' | 'queue_slow' | 'capacity'): FaasError {
-    const slots = Math.max(1, this.#supply.instances.size * this.#supply.policy.concurrency);
-    const drainSeconds = (this.#queue.size * this.#meanBusyMs) / slots / 1000;
-    const jittered = Math.ceil(drainSeconds * (1 + 0.2 * this.#random()));
-    const retryAfterSeconds = Math.min(60, Math.max(1, jittered));
-    return new FaasError(this.#supply.isNodeFull ? 'capacity' : code, { retryAfterSeconds });
+    const seconds = retryAfterSeconds(this.#queue.size, this.#load.meanBusyMs, this.#supply.slots, this.#random());
+    return new FaasError(this.#supply.isNodeFull ? 'capacity' : code, { retryAfterSeconds: seconds });
   }
 
   #countEnd(error: FaasError | undefined, arrivedMs: number): void {

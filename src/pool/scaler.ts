@@ -1,14 +1,24 @@
 /*
  * How many instances a pool has: from the state of the pool to what starts and what stops. Pure.
  *
- * Up    A call that finds no free slot needs one. Starts under way count: no more are begun than the waiting calls still
- *       need after them. `min_instances` are kept once the pool is active. `max_instances` is hard, and counts
- *       every instance that still has a process, also one that is being stopped. While starts fail, the brake allows
- *       none before its pause is over and one at a time after it.
- * Down  An idle instance is stopped when nothing used it for `warm_instance_ttl`, never below `min_instances`. Since the
- *       most recently used is taken first, surplus gathers at the other end and ages out. A lowered `max_instances`
- *       stops surplus idle instances at once; surplus busy ones end with their call (the pool sees to that). A lowered
- *       `min_instances` leaves them to the TTL. Nothing is stopped while calls wait, except above the maximum.
+ * A pool is in one of these states; each is left by what is said, and by nothing else.
+ *
+ * empty     No instance. Left upwards by the first call that waits, or by `min_instances`.
+ * enough    No call waits. Nothing starts but what `min_instances` lacks. What was unused for `warm_instance_ttl` stops, never
+ *           below `min_instances`. Since the most recently used is taken first, exactly those become old that the highest
+ *           concurrency of the last TTL did not need: that peak is the number which is kept, so a load that comes back
+ *           within the TTL starts and stops nothing.
+ * short     Calls wait. One instance for each that needs one (with `concurrency`: for each so many) is started at
+ *           once, starts under way included. A call needs none when the queue, at the rate at which it shrinks now (calls
+ *           served by the slots there are, less calls arriving), is served before an instance could be ready.
+ *           That holds only until the first call has waited as long as a start takes: then the prediction was wrong, and every
+ *           waiting call counts. Nothing is stopped, except above the maximum.
+ * full      `max_instances` have a process, those that are being stopped included, or the node has no place: nothing starts.
+ *           Left when one ends.
+ * braked    A start failed and none has succeeded since: no start before the pause is over, then one at a time.
+ *
+ * A lowered `max_instances` stops surplus idle instances at once; surplus busy ones end with their call (the pool sees to
+ * that). A lowered `min_instances` leaves them to the TTL.
  */
 
 export interface ScalePolicy {
@@ -34,6 +44,13 @@ export interface ScaleState<I extends IdleInstance> {
   readonly stopping: number;
   /** Calls that wait for a slot. */
   readonly waiting: number;
+  /** When the first of them arrived; `Infinity` without one. */
+  readonly oldestArrivalMs: number;
+  /** How long a call holds its slot; 0 while unknown. */
+  readonly meanBusyMs: number;
+  /** How long a start takes; 0 while unknown. */
+  readonly meanStartMs: number;
+  readonly arrivalsPerMs: number;
   /** A start failed and none has succeeded since. */
   readonly isBraked: boolean;
   /** No start before this time while braked. */
@@ -57,10 +74,12 @@ export function planScale<I extends IdleInstance>(state: ScaleState<I>): ScalePl
   const surplus = Math.min(idle.length, live - policy.maxInstances);
   if (surplus > 0) return { start: 0, stop: idle.slice(0, surplus), stopReason: 'surplus', lookAgainMs: nowMs };
 
-  const start = startsNeeded(state, live);
+  const needy = callsInNeed(state);
+  const start = startsNeeded(state, needy, live);
   let lookAgainMs = start > 0 && state.isBraked ? state.brakeUntilMs : Infinity;
   const allowed = state.isBraked ? (nowMs < state.brakeUntilMs || starting > 0 ? 0 : Math.min(start, 1)) : start;
   if (allowed > 0 || starting > 0) lookAgainMs = Infinity; // The end of a start is an event of its own.
+  if (needy < state.waiting) lookAgainMs = Math.min(lookAgainMs, state.oldestArrivalMs + state.meanStartMs);
 
   const spare = state.waiting > 0 ? 0 : Math.min(idle.length, live - policy.minInstances);
   let aged = 0;
@@ -69,10 +88,19 @@ export function planScale<I extends IdleInstance>(state: ScaleState<I>): ScalePl
   return { start: allowed, stop: idle.slice(0, aged), stopReason: 'idle', lookAgainMs };
 }
 
-function startsNeeded(state: ScaleState<IdleInstance>, live: number): number {
-  const { policy, waiting, starting } = state;
-  const forCalls = Math.ceil(waiting / policy.concurrency) - starting;
+function startsNeeded(state: ScaleState<IdleInstance>, needy: number, live: number): number {
+  const { policy, starting } = state;
+  const forCalls = Math.ceil(needy / policy.concurrency) - starting;
   const forMinimum = policy.minInstances - live;
   const room = policy.maxInstances - live - state.stopping;
   return Math.max(0, Math.min(room, Math.max(forCalls, forMinimum)));
+}
+
+/** Waiting calls that will not be served by the slots there are before an instance that starts now is ready. */
+function callsInNeed(state: ScaleState<IdleInstance>): number {
+  const { waiting, nowMs, meanBusyMs, meanStartMs } = state;
+  if (waiting === 0 || meanBusyMs === 0 || nowMs >= state.oldestArrivalMs + meanStartMs) return waiting;
+  const slots = (state.idle.length + state.busy) * state.policy.concurrency;
+  const shrinksPerMs = Math.max(0, slots / meanBusyMs - state.arrivalsPerMs);
+  return Math.max(0, waiting - shrinksPerMs * meanStartMs);
 }

@@ -40,7 +40,7 @@ export interface StatsSnapshot {
   readonly queue: LatencySummary;
   /** Duration of instance starts. */
   readonly cold: LatencySummary;
-  /** From arrival at the pool to the answer; for a stream to its end. */
+  /** From arrival at the pool to the answer; for a stream to its end. Without refused calls: a 503 is quick, and no answer. */
   readonly total: LatencySummary;
 }
 
@@ -88,7 +88,7 @@ export class FunctionStats {
   end(outcome: Outcome, nowMs: number, totalMs: number): void {
     this.#inFlight -= 1;
     this.#outcomes[outcome] += 1;
-    this.#total.record(totalMs);
+    if (outcome !== 'rejected') this.#total.record(totalMs);
     const second = Math.floor(nowMs / 1000);
     const place = second % rateWindowSeconds;
     if (this.#secondsOf[place] === second) this.#ends[place]! += 1;

@@ -38,7 +38,7 @@ test('a call reaches the handler as it was sent, and the answer comes back with 
   t.regex(reply.headers['x-start-time'] as string, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/);
   t.is(reply.headers['x-faas-error'], undefined);
   t.deepEqual(reply.headers['set-cookie'], ['a=1', 'b=2']);
-  t.like(watched.seen, { callId: 'my.call_1-A', method: 'PATCH', path: '/a%2Fb//c', query: 'x=1&x=%20' });
+  t.like(watched.seen, { callId: 'my.call_1-A', caller: 'demo-key', method: 'PATCH', path: '/a%2Fb//c', query: 'x=1&x=%20' });
   t.is(Buffer.from(watched.seen.body).toString(), 'ping');
   t.deepEqual(valuesOf(watched.seen.headers, 'x-custom'), ['one', 'two']);
   t.deepEqual(valuesOf(watched.seen.headers, 'traceparent'), ['not-even-valid']);

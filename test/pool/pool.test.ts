@@ -2,16 +2,8 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { FaasError } from '../../src/errors.ts';
 import { settle } from '../support/fake-clock.ts';
-import { answerOf, type MemoryHandler } from '../support/memory-runtime.ts';
-import { codeOf, defaultPolicy, errorOf, PoolBench } from './setup.ts';
-
-/** A handler that takes `durationMs` on the bench's clock. */
-function taking(bench: PoolBench, durationMs: number): MemoryHandler {
-  return async (invocation) => {
-    await bench.clock.sleep(durationMs);
-    return answerOf(invocation.callId, durationMs);
-  };
-}
+import { answerOf } from '../support/memory-runtime.ts';
+import { codeOf, defaultPolicy, errorOf, PoolBench, taking } from './setup.ts';
 
 test('the first call starts an instance and says how long that took; the second finds it warm', async (t) => {
   const bench = new PoolBench();
@@ -69,7 +61,7 @@ test('waiting calls are served first in, first out', async (t) => {
 });
 
 test('a call beyond max_queue is refused with queue_full and a time to come back; a start under way takes its call out of the count', async (t) => {
-  const bench = new PoolBench({ maxInstances: 1, maxQueue: 2 });
+  const bench = new PoolBench({ maxInstances: 1, maxQueue: 2, queueTimeoutMs: 60_000 });
   bench.runtime.handler = taking(bench, 4000);
   const first = bench.call();
   await bench.clock.advance(4005);
@@ -363,6 +355,85 @@ test('an instance runs several calls at a time when concurrency says so', async 
   t.is(new Set(answers.map(({ instanceId }) => instanceId)).size, 2);
 });
 
+test('with concurrency the instance that runs the fewest calls takes the next one, among equals the last used', async (t) => {
+  const bench = new PoolBench({ concurrency: 3, maxInstances: 3 });
+  bench.runtime.handler = async (invocation) => {
+    await bench.clock.sleep(Number(invocation.path.slice(1)));
+    return answerOf('done');
+  };
+  const takes = async (durationMs: number): Promise<string> => {
+    const before = bench.runtime.calls.length;
+    void bench.call(30_000, { path: `/${durationMs}` });
+    await settle();
+    return bench.runtime.calls[before]!.instanceId;
+  };
+  const warm = Array.from({ length: 9 }, () => bench.call(30_000, { path: '/10' }));
+  await bench.clock.advance(20);
+  await Promise.all(warm);
+  t.is(bench.runtime.starts, 3);
+  const first = await takes(10);
+  await bench.clock.advance(20);
+  t.is(await takes(1000), first, 'all are idle: the last used');
+  const second = await takes(1000);
+  const third = await takes(50);
+  t.is(new Set([first, second, third]).size, 3, 'an idle one before a busy one');
+  await bench.clock.advance(60);
+  t.is(await takes(1000), third, 'its call has ended: it is the only idle one');
+  await bench.clock.advance(1);
+  t.is(await takes(10), third, 'one call each: the one that was used last');
+  t.not(await takes(10), third, 'it runs two now');
+});
+
+test('crashes, timeouts and kills from outside never brake starts, failed starts do', async (t) => {
+  const ends: Readonly<Record<string, (bench: PoolBench) => Promise<void>>> = {
+    crash: async (bench) => {
+      bench.runtime.handler = (_, instance) => {
+        instance.die('crash', 'exit status 1');
+        return new Promise(() => undefined);
+      };
+      t.is(await codeOf(bench.call()), 'crash');
+    },
+    oom: async (bench) => {
+      bench.runtime.handler = (_, instance) => {
+        instance.die('oom', 'memory');
+        return new Promise(() => undefined);
+      };
+      t.is(await codeOf(bench.call()), 'oom');
+    },
+    timeout: async (bench) => {
+      bench.runtime.handler = () => new Promise(() => undefined);
+      const call = bench.call(50);
+      await bench.clock.advance(51);
+      t.is(await codeOf(call), 'timeout');
+    },
+    'kill from outside': async (bench) => {
+      for (const instance of bench.runtime.live) instance.die('crash', 'killed by signal 9');
+      await settle();
+    },
+  };
+  for (const [name, end] of Object.entries(ends)) {
+    const bench = new PoolBench();
+    bench.pool.activate();
+    for (let round = 1; round <= 8; round += 1) {
+      bench.runtime.handler = () => answerOf('well');
+      const call = bench.call();
+      await bench.clock.advance(5);
+      t.is((await call).coldMs, 5, `${name}: start ${round} is not held up`);
+      t.is(bench.runtime.starts, round);
+      await end(bench);
+      t.is(bench.runtime.live.size, 0, name);
+    }
+    t.false(bench.events.some(({ kind }) => kind === 'start_failed'));
+  }
+  const bench = new PoolBench();
+  bench.runtime.startErrors.push(new FaasError('init_failed'));
+  const failed = bench.call();
+  await bench.clock.advance(5);
+  t.is(await codeOf(failed), 'init_failed');
+  t.is(await codeOf(bench.call()), 'init_failed', 'refused at once during the pause');
+  t.is(bench.runtime.starts, 1);
+});
+
 test('every call is counted once under its outcome', async (t) => {
   const bench = new PoolBench({ maxInstances: 1, maxQueue: 0 });
   const cold = bench.call();
@@ -390,5 +461,5 @@ test('every call is counted once under its outcome', async (t) => {
   t.is(inFlight, 0);
   t.is(coldStarts, 1);
   t.is(exec.count, 1);
-  t.is(total.count, 4);
+  t.is(total.count, 3, 'a refused call has no time to its answer');
 });

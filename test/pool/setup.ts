@@ -7,7 +7,7 @@ import type { PoolEvent } from '../../src/pool/pool-events.ts';
 import { Pool, type PoolAnswer } from '../../src/pool/pool.ts';
 import { FunctionStats } from '../../src/pool/stats.ts';
 import { FakeClock } from '../support/fake-clock.ts';
-import { MemoryRuntime } from '../support/memory-runtime.ts';
+import { answerOf, type MemoryHandler, MemoryRuntime } from '../support/memory-runtime.ts';
 
 export const defaultPolicy: PoolPolicy = {
   timeoutMs: 30_000,
@@ -56,7 +56,10 @@ export class PoolBench {
   readonly events: PoolEvent[] = [];
   readonly pool: Pool;
 
-  constructor(policy: Partial<PoolPolicy> = {}, shared: { clock?: FakeClock; capacity?: Capacity; functionName?: string } = {}) {
+  constructor(
+    policy: Partial<PoolPolicy> = {},
+    shared: { clock?: FakeClock; capacity?: Capacity; functionName?: string; random?: () => number } = {},
+  ) {
     const functionName = shared.functionName ?? 'f';
     this.clock = shared.clock ?? new FakeClock();
     this.capacity = shared.capacity ?? new Capacity(1000);
@@ -73,7 +76,7 @@ export class PoolBench {
       clock: this.clock,
       stats: this.stats,
       onEvent: (event) => this.events.push(event),
-      random: () => 0,
+      random: shared.random ?? (() => 0),
     });
   }
 
@@ -91,6 +94,14 @@ export class PoolBench {
       .map(({ state }) => state)
       .sort();
   }
+}
+
+/** A handler that takes `durationMs` on the bench's clock. */
+export function taking(bench: PoolBench, durationMs: number): MemoryHandler {
+  return async (invocation) => {
+    await bench.clock.sleep(durationMs);
+    return answerOf(invocation.callId, durationMs);
+  };
 }
 
 /** The code a promise was rejected with; fails on anything else. */
