@@ -2,48 +2,60 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, realpathSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
-import { ATTACKER, ATTEMPTS, type Attempt } from '../../support/break-out-attempts.ts';
-import { launchDaemonProcess, type DaemonProcess } from '../../support/daemon-process.ts';
-import { makeRepository } from '../../support/git-repository.ts';
-import type { Reply } from '../../support/http-client.ts';
-import { processesWith } from '../../support/process-runtime.ts';
-import { waitUntil } from '../../support/wait-until.ts';
+import type { ExecutionContext } from 'ava';
+import { launchDaemonProcess, type DaemonProcess } from '../../../support/daemon-process.ts';
+import { makeRepository } from '../../../support/git-repository.ts';
+import type { Reply } from '../../../support/http-client.ts';
+import { processesWith } from '../../../support/process-runtime.ts';
+import { testNeeding } from '../../../support/requirements.ts';
+import { waitUntil } from '../../../support/wait-until.ts';
+import { attemptFor, type Attempt, type RunnableAttempt } from './attempt.ts';
+import { ATTACKERS, NEIGHBOUR, type AttackerRuntime } from './attackers.ts';
+import { EXHAUSTION } from './exhaustion.ts';
+import { KERNEL } from './kernel.ts';
+import { PROTOCOL } from './protocol.ts';
+import { REACHING } from './reaching.ts';
+import { READING } from './reading.ts';
 
 /** Every attempt on a real daemon: it fails as it should, and the daemon, its launcher and a neighbour go on. */
 
-const isRoot = process.getuid?.() === 0;
 const AS_USER = ['--reuid', '12345', '--regid', '12345', '--clear-groups'];
-const NEIGHBOUR = 'def handle(request):\n    return {"ok": True}\n';
-const STATUS_OF = { timeout: 504, oom: 502, bad_response: 502, handler_error: 500 } as const;
+const STATUS_OF = { timeout: 504, oom: 502, bad_response: 502, handler_error: 500, crash: 502 } as const;
+const ATTEMPTS: readonly Attempt[] = [...READING, ...KERNEL, ...REACHING, ...EXHAUSTION, ...PROTOCOL];
+/** Node has threads of its own, and needs room to boot. */
+const LIMITS = { python3: '{memory: 128Mi, pids: 16', node: '{memory: 192Mi, pids: 32' } as const;
 
 interface Target {
   readonly daemon: DaemonProcess;
   readonly workspace: string;
-  readonly launchers: readonly string[];
+  readonly launchers: readonly number[];
 }
 
-function config(level: string): string {
+function config(level: string, runtime: AttackerRuntime): string {
   return `system:
   process_isolation_level: ${level}
 functions:
-  attacker: {memory: 128Mi, pids: 16, timeout: 2s, max_instances: 2}
-  neighbour: {min_instances: 1, environment: {TOKEN: neighbour-secret}}
+  attacker: ${LIMITS[runtime]}, runtime: ${runtime}, network: none, timeout: 2s, max_instances: 2}
+  neighbour: {min_instances: 1, network: none, environment: {TOKEN: neighbour-secret}}
 `;
 }
 
-async function open(t: ExecutionContext, level: string, asUser: boolean): Promise<Target> {
+async function open(t: ExecutionContext, runtime: AttackerRuntime, level: string, asUser: boolean): Promise<Target> {
   const directory = realpathSync(mkdtempSync(join(tmpdir(), 'gitfaas-test-')));
   const repository = await makeRepository(t, { directory });
+  const { file, code } = ATTACKERS[runtime];
   await repository.commit({
-    'faas_config.yaml': config(level),
-    'functions/attacker/handler.py': ATTACKER,
+    'faas_config.yaml': config(level, runtime),
+    [`functions/attacker/${file}`]: code,
     'functions/neighbour/handler.py': NEIGHBOUR,
   });
   if (asUser) spawnSync('chown', ['-R', '12345:12345', directory]);
+  const env = { DAEMONS_SECRET: 'daemons-secret' };
   const daemon = await launchDaemonProcess(directory, {
-    ...(asUser && { wrapper: ['setpriv', ...AS_USER], env: { HOME: directory, TMPDIR: '/tmp' } }),
+    env: asUser ? { ...env, HOME: directory, TMPDIR: '/tmp' } : env,
+    ...(asUser && { wrapper: ['setpriv', ...AS_USER] }),
   });
+  await daemon.json('/invoke/neighbour');
   return { daemon, workspace: directory, launchers: launchersOf(daemon) };
 }
 
@@ -53,13 +65,14 @@ async function close({ daemon, workspace }: Target): Promise<void> {
 }
 
 /** Pids of the launchers: one that was replaced has died. */
-function launchersOf(daemon: DaemonProcess): string[] {
+function launchersOf(daemon: DaemonProcess): number[] {
   const children = readFileSync(`/proc/${daemon.pid}/task/${daemon.pid}/children`, 'utf8').trim().split(' ');
-  return children.filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('launcher.py'));
+  return children.filter((pid) => readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes('launcher.py')).map(Number);
 }
 
-async function attack({ daemon, workspace }: Target, code: string): Promise<Reply> {
-  return await daemon.call('/invoke/attacker', { method: 'POST', body: code, headers: { 'X-Workspace': workspace } });
+async function attack({ daemon, workspace, launchers }: Target, body: string): Promise<Reply> {
+  const facts = { workspace, launchers, daemon: daemon.pid, port: daemon.port };
+  return await daemon.call('/invoke/attacker', { method: 'POST', body, headers: { 'X-Facts': JSON.stringify(facts) } });
 }
 
 /** Calls the neighbour one call after another until `attempt` is over; how many were answered. */
@@ -73,47 +86,48 @@ async function neighbourWhile(t: ExecutionContext, daemon: DaemonProcess, attemp
   }
 }
 
-async function tryIt(t: ExecutionContext, target: Target, attempt: Attempt): Promise<void> {
+async function tryIt(t: ExecutionContext, target: Target, attempt: RunnableAttempt): Promise<void> {
   const { daemon } = target;
-  const reply = attack(target, attempt.code);
+  const { title, body, result, failure, neighbourServedMin = 0 } = attempt;
+  const reply = attack(target, body);
   const served = await neighbourWhile(t, daemon, reply);
   const { status, text } = await reply;
-  if (attempt.failure === undefined) {
-    t.is(status, 200, `${attempt.title}: ${text} ${daemon.output().slice(-600)}`);
-    t.deepEqual(JSON.parse(text).result, attempt.result, attempt.title);
+  if (failure === undefined) {
+    t.is(status, 200, `${title}: ${text} ${daemon.output().slice(-600)}`);
+    t.deepEqual(JSON.parse(text).result, result, title);
   } else {
-    t.deepEqual([status, JSON.parse(text).code], [STATUS_OF[attempt.failure], attempt.failure], `${attempt.title}: ${text}`);
+    t.deepEqual([status, JSON.parse(text).code], [STATUS_OF[failure], failure], `${title}: ${text}`);
   }
-  t.true(served >= (attempt.neighbourServedMin ?? 0), `${attempt.title}: the neighbour was served ${served} times`);
+  t.true(served >= neighbourServedMin, `${title}: the neighbour was served ${served} times`);
   t.is(daemon.child.exitCode, null);
-  t.deepEqual(launchersOf(daemon), target.launchers);
-  t.deepEqual(processesWith('86399.25'), []);
+  t.deepEqual(launchersOf(daemon), target.launchers, title);
+  t.deepEqual(processesWith('86399.25'), [], title);
 }
 
 const levels = [
-  { level: 'strict', asUser: false, canRun: isRoot },
-  {
-    level: 'standard',
-    asUser: true,
-    canRun: isRoot && spawnSync('setpriv', [...AS_USER, 'test', '-r', import.meta.filename]).status === 0,
-  },
+  { level: 'strict', who: 'root', test: testNeeding('root', 'isolation') },
+  { level: 'standard', who: 'an ordinary user', test: testNeeding('root', 'isolation', 'a checkout that users can read') },
 ] as const;
 
-for (const { level, asUser, canRun } of levels) {
-  const who = asUser ? 'an ordinary user' : 'root';
-  (canRun ? test.serial : test.serial.skip)(`hostile functions fail at ${level} as ${who}`, async (t) => {
-    t.timeout(180_000);
-    const target = await open(t, level, asUser);
-    try {
-      const attempts = ATTEMPTS.filter(({ needsCgroups }) => !(asUser && needsCgroups));
-      for (const attempt of attempts) await tryIt(t, target, attempt);
-      await moreThanTheCall(t, target);
-    } finally {
-      await close(target);
-    }
-  });
+for (const { level, who, test } of levels) {
+  for (const runtime of ['python3'] as AttackerRuntime[]) {
+    test(`hostile functions on ${runtime} fail at ${level} as ${who}`, async (t) => {
+      t.timeout(240_000);
+      const asUser = level === 'standard';
+      const target = await open(t, runtime, level, asUser);
+      try {
+        for (const attempt of ATTEMPTS) {
+          const runnable = attemptFor(runtime, attempt);
+          if (runnable === undefined || (asUser && runnable.needsCgroups)) continue;
+          await tryIt(t, target, runnable);
+        }
+        if (runtime === 'python3') await moreThanTheCall(t, target);
+      } finally {
+        await close(target);
+      }
+    });
+  }
 }
-
 /** What an answer or the log shows of an attempt, not only how its call ended. */
 async function moreThanTheCall(t: ExecutionContext, target: Target): Promise<void> {
   const { daemon } = target;
