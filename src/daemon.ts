@@ -25,6 +25,7 @@ import { viewStatus, viewSync } from './reconcile/status-view.ts';
 import { Validator, type TreeAccess } from './reconcile/validate.ts';
 import { Watcher } from './reconcile/watcher.ts';
 import { Writer } from './reconcile/writer.ts';
+import type { FunctionDependencies } from './registry/dependencies.ts';
 import type { DeclaredFunction, Revision } from './registry/revision.ts';
 import { openContentStore } from './repo/content-store.ts';
 import { readFromDirectories } from './repo/object-directories.ts';
@@ -37,6 +38,7 @@ import { removeStaleLocks } from './repo/stale-locks.ts';
 import { lockState, openStateDirectory } from './repo/state-lock.ts';
 import { functionTrees } from './repo/tree.ts';
 import { openWorkspace } from './repo/workspace.ts';
+import { Dependencies, type DependencyWish } from './runtimes/dependencies/dependencies.ts';
 import type { Isolation } from './runtimes/process/isolation.ts';
 import { createProcessRuntime } from './runtimes/process/process-runtime.ts';
 import { labelOptions, readLabelHost } from './runtimes/process/security-labels.ts';
@@ -124,26 +126,45 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   const deployments = new Deployments(clock);
   const capacity = new Capacity(system.maxConcurrentFunctions);
   const validator = new Validator({ workspace, configFile, configInputs, checkSources });
+  const dependencies = stack.use(
+    await Dependencies.open({
+      storeDirectory: join(stateDirectory, 'content'),
+      startInstaller: (request, kind, signal) => runtime.startInstaller(request, kind, signal),
+      level: isolation.level,
+      environment: options.environment,
+      clock,
+      logger,
+    }),
+  );
+  /** Where what each pool's function depends on lies. */
+  const installed = new WeakMap<Pool, string>();
   const stager = new Stager({
     clock,
+    dependencies: {
+      find: async (declared, wanted) => await dependencies.find(wishOf(declared, wanted)),
+      install: async (declared, wanted, onLine) => await dependencies.install(wishOf(declared, wanted), onLine),
+    },
     isLive: (declared) => deployments.find(declared.name)?.version === declared.version,
     async materialise(declared, validation, from) {
       const files = functionTrees(validation.entries).get(declared.name)?.files ?? [];
       return await store.materialise(declared.treeOid, files, (oid) => from.reader.readBlob(oid));
     },
-    makePool: (declared, codeDirectory) =>
-      new Pool({
+    makePool(declared, codeDirectory, dependenciesDirectory) {
+      const pool = new Pool({
         functionName: declared.name,
         version: declared.version,
         mode: declared.spec.executionMode,
-        request: startRequest(declared, codeDirectory),
+        request: startRequest(declared, codeDirectory, dependenciesDirectory),
         policy: policyOf(declared.spec),
         runtime,
         capacity,
         clock,
         stats: deployments.statsFor(declared.name),
         onEvent: (event) => logPoolEvent(logger, event),
-      }),
+      });
+      if (dependenciesDirectory !== undefined) installed.set(pool, dependenciesDirectory);
+      return pool;
+    },
     // No call ever reached it.
     onAbandoned(pool) {
       deployments.forget(pool.functionName);
@@ -225,8 +246,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
         return reconciler.revision !== undefined;
       },
       health: () => ({ isolation: viewIsolation(isolation), sync: viewSync(status()) }),
-      status: () => viewStatus(status()),
-      sync: async () => viewStatus(await reconciler.settle()),
+      status: () => viewStatus(status(), dependencies.current),
+      sync: async () => viewStatus(await reconciler.settle(), dependencies.current),
     },
     git,
     keys: { current: () => ({ apiKeys: keys, demo: isDemo() }) },
@@ -257,6 +278,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   stack.use(
     startHousekeeping({
       store,
+      dependencyStore: dependencies.store,
+      usedDependencies: () => deployments.list().flatMap(({ pool }) => installed.get(pool) ?? []),
       deployments,
       servedObjects: () => reconciler.servedObjects,
       objectDirectory,
@@ -282,7 +305,15 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   };
 }
 
-function startRequest(declared: DeclaredFunction, codeDirectory: string): ConstructorParameters<typeof Pool>[0]['request'] {
+function wishOf({ name, spec }: DeclaredFunction, wanted: FunctionDependencies): DependencyWish {
+  return { ...wanted, functionName: name, runtime: spec.runtime, allowBuild: spec.allowBuild };
+}
+
+function startRequest(
+  declared: DeclaredFunction,
+  codeDirectory: string,
+  dependenciesDirectory: string | undefined,
+): ConstructorParameters<typeof Pool>[0]['request'] {
   const { name, version, spec } = declared;
   const { runtime, handlerModule, handlerCallable, memoryBytes, cpuMillis, pids, tmpBytes, environment, network, timeoutMs } =
     spec;
@@ -301,7 +332,7 @@ function startRequest(declared: DeclaredFunction, codeDirectory: string): Constr
     environment,
     network,
     networkAllow,
-    dependenciesDirectory: undefined,
+    dependenciesDirectory,
     signature,
     importTemplate,
     isConcurrent,

@@ -123,6 +123,12 @@ export const errorTable = {
     title: 'The revision would not be valid',
     fix: 'Correct every listed problem; nothing was changed.',
   },
+  install_failed: {
+    status: 422,
+    retry: 'new-tree',
+    title: 'The dependencies of a function could not be installed',
+    fix: 'Correct the named dependency as the last lines of the installer say; nothing was changed.',
+  },
   rate_limited: {
     status: 429,
     retry: 'caller',
@@ -156,6 +162,12 @@ export const errorTable = {
     retry: 'caller',
     title: 'The workspace is held',
     fix: 'Finish the merge or rebase, or check the served branch out again; remove a stale `index.lock` when no git command runs.',
+  },
+  dependencies_unavailable: {
+    status: 503,
+    retry: 'backoff',
+    title: 'Dependencies cannot be installed on this host at the moment',
+    fix: 'Make the package index reachable from the host, or supply what the detail names; what runs goes on, and it is tried again.',
   },
   storage_failed: {
     status: 503,

@@ -9,6 +9,8 @@ import { MAX_FAULTS, validateConfig } from './validate.ts';
 /** A spec with the place of its entry's key in the file. */
 interface FunctionEntry extends Place {
   readonly spec: FunctionSpec;
+  /** Of each of its `dependencies`, in their order. */
+  readonly dependencyPlaces: readonly Place[];
 }
 
 /** A configuration file without problems, with all inputs applied; frozen. */
@@ -52,7 +54,11 @@ export function loadConfig(text: string, file: string, inputs: ConfigInputs): Lo
     const resolved = resolveFunction(name, entry ?? undefined, system);
     found.push(...resolved.faults);
     minInstancesSum += resolved.spec.minInstances;
-    functionEntries.set(name, Object.freeze({ spec: resolved.spec, ...parsed.locate(['functions', name], 'key') }));
+    const dependencyPlaces = resolved.spec.dependencies.map((_text, index) =>
+      parsed.locate(['functions', name, 'dependencies', index], 'value'),
+    );
+    const place = parsed.locate(['functions', name], 'key');
+    functionEntries.set(name, Object.freeze({ spec: resolved.spec, dependencyPlaces, ...place }));
   }
   if (minInstancesSum > system.maxConcurrentFunctions && found.length === 0) {
     const message = `the functions keep ${minInstancesSum} instances (min_instances) but max_concurrent_functions is ${system.maxConcurrentFunctions}`;

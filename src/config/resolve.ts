@@ -5,6 +5,7 @@ import { environmentProblem, readEnvironment, type Environment } from './environ
 import type { ApiKeyEntry, FaasConfig } from './generated/faas-config.ts';
 import type { FunctionConfig } from './generated/function-config.ts';
 import type { Fault, Path } from './parse.ts';
+import { duplicateMistake, parseRequirement, type Requirement } from './requirement.ts';
 import type { ApiKey, FunctionSpec, GitConfig, LoggingLevel, SystemConfig } from './spec.ts';
 import {
   parseBytes,
@@ -94,19 +95,14 @@ export function resolveFunction(
   if (entry.execution_mode === 'container') refuse('execution_mode', containerRefusal(system));
   const handler = splitHandler(entry.handler ?? FUNCTION_DEFAULTS.handler);
   if (handler.problem !== undefined) refuse('handler', handler.problem);
-  if ((entry.dependencies ?? []).length > 0) {
-    refuse(
-      'dependencies',
-      'installing dependencies is not built into this version; use the standard library, or put the packages beside the handler',
-    );
-  }
+  faults.push(...dependencyFaults(entry.dependencies ?? [], [...path, 'dependencies']));
   if (entry.network === 'egress') {
     refuse('network', 'egress comes with prepared networks, which are not built into this version; use host or none');
   }
   const network = entry.network === 'none' ? 'none' : FUNCTION_DEFAULTS.network;
   const notBuilt = 'is not built into this version';
   if ((entry.network_allow ?? []).length > 0) refuse('network_allow', `network_allow comes with egress, which ${notBuilt}`);
-  if (entry.allow_build === true) refuse('allow_build', `installing dependencies ${notBuilt}`);
+  if (entry.allow_build === true) refuse('allow_build', `building packages comes with egress, which ${notBuilt}`);
   if (entry.signature !== undefined) refuse('signature', `a signature other than our own ${notBuilt}; leave the key out`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
   if (concurrency > 1) {
@@ -156,6 +152,18 @@ export function resolveFunction(
     coldStartTimeoutMs: take.durationMs('cold_start_timeout', system.coldStartTimeoutMs),
   };
   return { spec: Object.freeze(spec), faults };
+}
+
+function dependencyFaults(entries: readonly string[], path: Path): Fault[] {
+  const faults: Fault[] = [];
+  const known: Requirement[] = [];
+  for (const [index, entry] of entries.entries()) {
+    const { requirement, problem } = parseRequirement(entry);
+    const mistake = problem ?? duplicateMistake(known, requirement);
+    if (mistake !== undefined) faults.push(fault([...path, index], mistake));
+    if (requirement !== undefined) known.push(requirement);
+  }
+  return faults;
 }
 
 function resolveKeys(entries: readonly ApiKeyEntry[], faults: Fault[]): readonly ApiKey[] {

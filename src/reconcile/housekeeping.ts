@@ -16,6 +16,10 @@ const QUARANTINE_MAX_AGE_MS = DAY_MS;
 
 export interface HousekeepingParts {
   readonly store: ContentStore;
+  /** Installed packages, with the same rules. */
+  readonly dependencyStore: Pick<ContentStore, 'sweep'>;
+  /** Directories of it that live functions use. */
+  readonly usedDependencies: () => readonly string[];
   readonly deployments: Deployments;
   /** OIDs of what serves, which a restart reads again. */
   readonly servedObjects: () => Iterable<string>;
@@ -38,9 +42,10 @@ export function startHousekeeping(parts: HousekeepingParts): Disposable {
 }
 
 async function sweepState(parts: HousekeepingParts): Promise<void> {
-  const { store, deployments, servedObjects, objectDirectory, repositoryObjects } = parts;
+  const { store, dependencyStore, usedDependencies, deployments, servedObjects, objectDirectory, repositoryObjects } = parts;
   const serving = new Set(deployments.list().map(({ treeOid }) => treeOid));
   await store.sweep(serving, { olderThanMs: CONTENT_MAX_AGE_MS });
+  await dependencyStore.sweep(new Set(usedDependencies()), { olderThanMs: CONTENT_MAX_AGE_MS });
   await sweepSnapshotObjects(objectDirectory, { olderThanMs: SNAPSHOT_MAX_AGE_MS, keep: new Set(servedObjects()) });
   for (const name of await readdir(repositoryObjects)) {
     if (!name.startsWith('tmp_objdir-')) continue;

@@ -82,12 +82,7 @@ async function stagePushed(parts: PushParts, push: PushRequest, update: ServedUp
 
   await requireFollow(workspace, tip?.tree, tree, { environment, stateDirectory: parts.stateDirectory });
 
-  const problems = await stager.stage(
-    revision,
-    validation,
-    { reader, environment },
-    { check: true, progress: (name) => say(`starting ${name}`) },
-  );
+  const problems = await stager.stage(revision, validation, { reader, environment }, { check: true, progress: say });
   if (problems.length > 0)
     throw new FaasError('invalid_revision', { detail: 'Not every function starts; nothing was changed.', problems });
 

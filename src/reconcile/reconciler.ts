@@ -54,6 +54,8 @@ export class Reconciler {
   /** Trees whose functions did not start, so that a timer does not start them again and again. */
   readonly #notStarting = new Map<string, readonly Problem[]>();
   readonly #drains = new Set<Promise<unknown>>();
+  /** By tree: what it depends on is being installed, outside the lock. True in the end: it can be applied now, or told why not. */
+  readonly #installing = new Map<string, Promise<boolean>>();
   #bells = 0;
   #isRunning = false;
   #failures = 0;
@@ -117,6 +119,10 @@ export class Reconciler {
     this.#notStarting.clear();
     this.#parts.stager.forgetFailures();
     await this.lock.run(async () => await this.passLocked());
+    while (this.#installing.size > 0) {
+      if (!(await Promise.all(this.#installing.values())).every(Boolean)) break;
+      await this.lock.run(async () => await this.passLocked());
+    }
     return this.board.current;
   }
 
@@ -124,8 +130,7 @@ export class Reconciler {
   async passLocked(): Promise<void> {
     if (this.#isClosed) return;
     try {
-      await this.#pass();
-      this.#failures = 0;
+      if (await this.#pass()) this.#failures = 0;
     } catch (thrown) {
       this.#retryLater(toFaasError(thrown));
     }
@@ -162,24 +167,31 @@ export class Reconciler {
     this.#cancelTimer = this.#parts.clock.schedule(delayMs, () => this.wake('periodic comparison'));
   }
 
-  async #pass(): Promise<void> {
+  /** False: nothing is concluded yet, dependencies are being installed. */
+  async #pass(): Promise<boolean> {
     const { workspace, servedRef, journal, snapshot } = this.#parts;
-    if (this.#hold(await workspace.heldReason(servedRef))) return;
+    if (this.#hold(await workspace.heldReason(servedRef))) return true;
     await finishFollows(this.#parts, { isBoot: false });
     const tip = await workspace.tip(servedRef);
     const seen = await snapshot(tip?.tree).catch(unfitEdits);
     // A checkout that began meanwhile would show half of each side.
-    if (this.#hold(await workspace.heldReason(servedRef))) return;
+    if (this.#hold(await workspace.heldReason(servedRef))) return true;
     const desired: RevisionName | undefined = seen.tree === undefined ? undefined : { tree: seen.tree, commit: tip?.commit };
     this.board.update({ desired, dirty: seen.dirtyPaths.length > 0, dirtyPaths: seen.dirtyPaths, nextRetryAtMs: undefined });
 
     const problems = seen.tree === undefined ? seen.problems : await this.#apply(seen.tree, tip?.commit, { isBoot: false });
     if (problems.length === 0) {
       this.board.update({ state: 'applied', problems: [], refusedEdits: [], message: 'what runs is what the workspace says' });
-      return;
+      return true;
     }
     const isTipNews = tip !== undefined && tip.tree !== seen.tree && journal.applied?.commit !== tip.commit;
+    // Nor does a commit wait for what edits beside it need to have installed.
     if (isTipNews) await this.#apply(tip.tree, tip.commit, { isBoot: false });
+    if (problems === 'installing') {
+      const message = 'dependencies are being installed; what served before serves on';
+      this.board.update({ state: 'reconciling', problems: [], refusedEdits: [], message });
+      return false;
+    }
     const isTipServing = tip !== undefined && this.revision?.tree === tip.tree && tip.tree !== seen.tree;
     if (isTipServing) {
       this.board.update({
@@ -199,6 +211,7 @@ export class Reconciler {
     }
     const shown = problems.slice(0, LOGGED_PROBLEMS).map(formatProblem);
     this.#parts.logger.warn({ tree: seen.tree, problems: problems.length, first: shown }, 'revision refused');
+    return true;
   }
 
   #hold(reason: string | undefined): boolean {
@@ -208,8 +221,15 @@ export class Reconciler {
     return reason !== undefined;
   }
 
-  /** Makes one tree the one that serves, or returns why not. Rejects when the host and not the tree is at fault. */
-  async #apply(tree: string, commit: string | undefined, options: { readonly isBoot: boolean }): Promise<readonly Problem[]> {
+  /**
+   * Makes one tree the one that serves, or returns why not: its problems, or that what it depends on is being installed. Rejects
+   * when the host and not the tree is at fault.
+   */
+  async #apply(
+    tree: string,
+    commit: string | undefined,
+    options: { readonly isBoot: boolean },
+  ): Promise<readonly Problem[] | 'installing'> {
     const { journal, deployments, validator, access, stager, logger, clock } = this.#parts;
     if (this.revision?.tree === tree) {
       if (deployments.revision?.commit !== commit) {
@@ -227,6 +247,10 @@ export class Reconciler {
     const validation = await validator.validate(tree, access);
     if (validation.problems.length > 0 || validation.revision === undefined) return validation.problems;
     const { revision } = validation;
+    if (!options.isBoot && (await stager.lacksDependencies(revision, validation))) {
+      this.#install(revision, validation);
+      return 'installing';
+    }
     const notStarting = await stager.stage(revision, validation, access, { check: !options.isBoot, isKnownEnough: true });
     if (notStarting.length > 0) {
       this.#notStarting.set(tree, notStarting);
@@ -257,6 +281,27 @@ export class Reconciler {
       'revision applied',
     );
     return [];
+  }
+
+  /** Outside the lock: it may take minutes, and pushes and writes go on meanwhile. A bell, or another try, follows. */
+  #install(revision: Revision, validation: Validation): void {
+    const { tree } = revision;
+    if (this.#installing.has(tree)) return;
+    const over = this.#parts.stager.installDependencies(revision, validation).then(
+      () => {
+        this.#installing.delete(tree);
+        if (!this.#isClosed) this.wake('dependencies installed');
+        return true;
+      },
+      (thrown: unknown) => {
+        this.#installing.delete(tree);
+        if (this.#isClosed) return false;
+        this.#retryLater(toFaasError(thrown));
+        if (!this.#isRunning) this.#setTimer();
+        return false;
+      },
+    );
+    this.#installing.set(tree, over);
   }
 
   #track(drained: Promise<unknown>): void {

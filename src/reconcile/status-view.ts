@@ -2,8 +2,16 @@ import type { RevisionName, SyncStatus } from './status.ts';
 
 type JsonObject = Readonly<Record<string, unknown>>;
 
+/** Dependencies of functions that are being installed. */
+interface InstallationUnderWay {
+  readonly functions: readonly string[];
+  readonly what: string;
+  readonly sinceMs: number;
+  readonly line: string;
+}
+
 /** The body of `GET /status`: snake_case, times in ISO 8601, null for what is not known. */
-export function viewStatus(status: SyncStatus): JsonObject {
+export function viewStatus(status: SyncStatus, installing: readonly InstallationUnderWay[]): JsonObject {
   return {
     state: status.state,
     message: status.message,
@@ -20,6 +28,7 @@ export function viewStatus(status: SyncStatus): JsonObject {
     problems: status.problems,
     restart_needed_for: status.restartNeededFor,
     watching: status.watching,
+    installing: installing.map(({ sinceMs, ...installation }) => ({ ...installation, since: viewTime(sinceMs) })),
     conditions: status.conditions.map(({ sinceMs, ...condition }) => ({ ...condition, since: viewTime(sinceMs) })),
   };
 }

@@ -4,11 +4,13 @@ import { loadConfig } from '../config/load.ts';
 import type { ConfigInputs } from '../config/resolve.ts';
 import { FaasError, type Problem } from '../errors.ts';
 import { declareRevision } from '../registry/declare.ts';
+import type { FunctionDependencies } from '../registry/dependencies.ts';
 import type { Revision } from '../registry/revision.ts';
 import type { ObjectReader } from '../repo/object-reader.ts';
 import { FUNCTIONS_DIRECTORY, listTree, type TreeEntry } from '../repo/tree.ts';
 import { inspectTree } from '../repo/tree-inspection.ts';
 import type { Workspace } from '../repo/workspace.ts';
+import { DependencyFiles } from './dependency-files.ts';
 
 /** A tree judged: valid exactly when `problems` is empty. */
 export interface Validation {
@@ -18,6 +20,8 @@ export interface Validation {
   readonly configText: string;
   /** Undefined when the configuration cannot be read far enough to declare anything. */
   readonly revision: Revision | undefined;
+  /** What its functions need to have installed, by their names. */
+  readonly dependencies: ReadonlyMap<string, FunctionDependencies>;
   readonly problems: readonly Problem[];
 }
 
@@ -58,6 +62,7 @@ export class Validator {
   readonly #trees = new Map<string, Validation>();
   /** Verdicts over sources by content, callable, runtime and path. */
   readonly #sources = new Map<string, readonly Problem[]>();
+  readonly #dependencyFiles = new DependencyFiles();
 
   constructor(parts: ValidatorParts) {
     this.#parts = parts;
@@ -82,7 +87,7 @@ export class Validator {
     } catch (thrown) {
       // Too much to list; whatever else is wrong with it can wait.
       if (!(thrown instanceof FaasError) || thrown.code !== 'invalid_revision') throw thrown;
-      return { tree, entries: [], configText: '', revision: undefined, problems: thrown.problems };
+      return { tree, entries: [], configText: '', revision: undefined, dependencies: NONE, problems: thrown.problems };
     }
     const problems: Problem[] = [...(await inspectTree(entries, { configFile, readBlob: (oid) => access.reader.readBlob(oid) }))];
 
@@ -94,13 +99,14 @@ export class Validator {
         column: 1,
         message: 'the revision has no configuration file; `gitfaas --create-config` writes one',
       });
-      return { tree, entries, configText: '', revision: undefined, problems };
+      return { tree, entries, configText: '', revision: undefined, dependencies: NONE, problems };
     }
     // A link or an oversized blob is a problem already; its bytes are never parsed.
     if (problems.some((problem) => problem.file === configFile))
-      return { tree, entries, configText: '', revision: undefined, problems };
+      return { tree, entries, configText: '', revision: undefined, dependencies: NONE, problems };
     const { text: configText, problem } = decodeFile(await access.reader.readBlob(configEntry.oid), configFile);
-    if (problem !== undefined) return { tree, entries, configText: '', revision: undefined, problems: [...problems, problem] };
+    if (problem !== undefined)
+      return { tree, entries, configText: '', revision: undefined, dependencies: NONE, problems: [...problems, problem] };
     const loaded = loadConfig(configText, configFile, configInputs);
     problems.push(...loaded.problems);
     const config = loaded.config ?? loaded.partial;
@@ -110,17 +116,26 @@ export class Validator {
         entries,
         configText,
         revision: undefined,
+        dependencies: NONE,
         problems: [...problems, ...(await this.#checkDefaultSources(entries, access))],
       };
     }
     const declared = declareRevision({ tree, entries, config, configFile });
     problems.push(...declared.problems);
     problems.push(...(await this.#checkSources(declared.revision, entries, access)));
-    return { tree, entries, configText, revision: declared.revision, problems };
+    const { dependencies, problems: mistakes } = await this.#dependencyFiles.declare({
+      revision: declared.revision,
+      config,
+      configFile,
+      blobs: blobsOf(entries),
+      readBlob: (oid) => access.reader.readBlob(oid),
+    });
+    problems.push(...mistakes);
+    return { tree, entries, configText, revision: declared.revision, dependencies, problems };
   }
 
   async #checkSources(revision: Revision, entries: readonly TreeEntry[], access: TreeAccess): Promise<readonly Problem[]> {
-    const blobs = new Map(entries.filter((entry) => entry.type === 'blob').map((entry) => [entry.path, entry]));
+    const blobs = blobsOf(entries);
     const wanted: WantedSource[] = [];
     for (const declared of revision.functions.values()) {
       const entry = blobs.get(declared.handlerFile);
@@ -154,6 +169,12 @@ export class Validator {
     }
     return wanted.flatMap((source) => this.#sources.get(sourceKey(source)) ?? []);
   }
+}
+
+const NONE: ReadonlyMap<string, FunctionDependencies> = new Map();
+
+function blobsOf(entries: readonly TreeEntry[]): ReadonlyMap<string, TreeEntry> {
+  return new Map(entries.filter((entry) => entry.type === 'blob').map((entry) => [entry.path, entry]));
 }
 
 interface WantedSource {

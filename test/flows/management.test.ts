@@ -67,7 +67,7 @@ test('writes that cannot be done are refused by name and leave no commit', async
     ['GET', '/functions/nobody', undefined, 404, 'unknown_function'],
     ['POST', '/functions', { name: 'x', code: 'def handle(:\n' }, 422, 'invalid_revision'],
     ['POST', '/functions', { name: 'x', code: saying('x'), config: { execution_mode: 'container' } }, 422, 'invalid_revision'],
-    ['POST', '/functions', { name: 'x', code: saying('x'), config: { dependencies: ['requests'] } }, 422, 'invalid_revision'],
+    ['POST', '/functions', { name: 'x', code: saying('x'), config: { dependencies: ['-r x'] } }, 422, 'invalid_revision'],
     [
       'POST',
       '/functions',
@@ -95,7 +95,7 @@ test('writes that cannot be done are refused by name and leave no commit', async
   }
   const typo = await daemon.call('/functions/hello', { method: 'PUT', json: { config: { timout: 3 } } });
   t.regex(typo.json()['detail'] as string, /config\.timout.*did you mean timeout/);
-  const config3 = { dependencies: ['requests'], execution_mode: 'container' };
+  const config3 = { dependencies: ['git+https://x/y'], execution_mode: 'container' };
   const thrice = await daemon.call('/functions', { json: { name: 'x', code: 'def handel(r): pass\n', config: config3 } });
   const problems = thrice.json()['problems'] as { file: string; line: number; column: number }[];
   t.deepEqual(

@@ -38,7 +38,8 @@ export class RuntimeFixture implements AsyncDisposable {
   readonly runtime: ProcessRuntime;
   readonly lines: FunctionLine[];
   readonly stateId: string;
-  readonly #store: string;
+  readonly storeDirectory: string;
+  readonly logger: Logger = SILENT;
   #functionCount = 0;
 
   static async open(options: Partial<ProcessRuntimeOptions> = {}): Promise<RuntimeFixture> {
@@ -71,14 +72,14 @@ export class RuntimeFixture implements AsyncDisposable {
   private constructor(runtime: ProcessRuntime, lines: FunctionLine[], store: string, stateId: string) {
     this.runtime = runtime;
     this.lines = lines;
-    this.#store = store;
+    this.storeDirectory = store;
     this.stateId = stateId;
   }
 
   /** A start of a function with this handler code. */
   request(code: string, overrides: Partial<StartRequest> = {}): StartRequest {
     this.#functionCount += 1;
-    const codeDirectory = join(this.#store, `f${this.#functionCount}`);
+    const codeDirectory = join(this.storeDirectory, `f${this.#functionCount}`);
     mkdirSync(codeDirectory, { mode: 0o755 });
     writeFileSync(join(codeDirectory, 'handler.py'), code);
     return {
@@ -114,7 +115,7 @@ export class RuntimeFixture implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.runtime[Symbol.asyncDispose]();
-    rmSync(this.#store, { recursive: true, force: true });
+    rmSync(this.storeDirectory, { recursive: true, force: true });
   }
 }
 

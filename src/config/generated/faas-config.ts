@@ -176,7 +176,7 @@ export interface FunctionConfig {
    */
   tmp_size?: string;
   /**
-   * Packages to install, such as `requests==2.28.0`. Not built into this version: only an empty list is accepted.
+   * Forcing. Python packages to install, such as `requests==2.28.0`, beside those of a `requirements.txt` in the function's directory. Where they come from is a setting of the host (`pip.conf`, `PIP_*`).
    *
    * @maxItems 256
    */
@@ -188,7 +188,7 @@ export interface FunctionConfig {
   network?: 'host' | 'none' | 'egress';
   network_allow?: NetworkAllow;
   /**
-   * Forcing. Whether packages may run code of their own while they are installed. Comes with `dependencies`: only `false` is accepted in this version.
+   * Forcing. Whether packages may run code of their own while they are installed; else only wheels are. Comes with `egress`: only `false` is accepted in this version.
    */
   allow_build?: boolean;
   /**

@@ -1,7 +1,7 @@
 /** Made by `npm run codegen` from schemas/update-function.schema.json: change that, not this. */
 
 /**
- * Packages to install, such as `requests==2.28.0`. Not built into this version: only an empty list is accepted.
+ * Forcing. Python packages to install, such as `requests==2.28.0`, beside those of a `requirements.txt` in the function's directory. Where they come from is a setting of the host (`pip.conf`, `PIP_*`).
  *
  * @maxItems 256
  */

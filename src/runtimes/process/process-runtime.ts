@@ -149,9 +149,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
   }
 
   async ready(uses: readonly RuntimeUse[]): Promise<void> {
-    // Thousands of functions have a handful of uses, and looking for an interpreter asks the file system.
-    const distinct = new Map(uses.map((use) => [`${use.runtime} ${use.network}`, use]));
-    const stocks = new Set(Array.from(distinct.values(), (use) => this.#stock(use)));
+    const stocks = new Set(uses.map((use) => this.#stock(use)));
     await Promise.all(Array.from(stocks, (stock) => stock.fill()));
   }
 

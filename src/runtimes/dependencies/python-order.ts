@@ -1,0 +1,203 @@
+import { join } from 'node:path';
+import { PUBLIC_INDEX_URL, type PipSettings } from './pip-settings.ts';
+import { secretsIn } from './redaction.ts';
+
+/** A requirement as the repository has it. */
+export interface WantedRequirement {
+  /** Normalised. */
+  readonly name: string;
+  /** In one spelling, with its condition. */
+  readonly text: string;
+  readonly hashes: readonly string[];
+}
+
+/** A copy of a file or directory of the host, or a text, under a name in the installer's input. */
+export type InputFile = { readonly text: string } | { readonly copyOf: string };
+
+/** What the installer's sandbox is given and told (runners/python/install.py). */
+export interface InstallOrder {
+  readonly tool: 'uv' | 'pip' | 'npm';
+  readonly input: Readonly<Record<string, InputFile>>;
+  readonly command: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** Asked after a failure: does the index answer for a package? */
+  readonly probes: readonly { readonly url: string; readonly isTrusted: boolean }[];
+  /** Never to be shown. */
+  readonly secrets: readonly string[];
+}
+
+/** Directories as the installer sees them. */
+export interface InstallPlaces {
+  /** Read-only, with the input's files. */
+  readonly input: string;
+  /** Writable: `target/`, `tmp/` and `home/` are made in it. */
+  readonly install: string;
+  readonly python: string;
+}
+
+export interface PythonWish {
+  readonly requirements: readonly WantedRequirement[];
+  readonly isHashed: boolean;
+  /** Packages may be built from source. */
+  readonly allowBuild: boolean;
+  /** `name==version` of what an earlier installation of the same wish took. */
+  readonly resolvedBefore: readonly string[];
+}
+
+const PROBED_PACKAGES_MAX = 3;
+const PROXIES = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'] as const;
+/** pip asks five times more by default, which takes minutes where packets are dropped. */
+const DEFAULT_RETRIES = '2';
+
+/**
+ * The order for uv, or for the interpreter's own pip. All settings are written out here and read from nowhere else, so nothing of the
+ * repository can add to them. Pure.
+ *
+ * @param uv its path as the installer sees it; undefined: pip
+ */
+export function orderPython(
+  wish: PythonWish,
+  settings: PipSettings,
+  hostEnvironment: Readonly<Record<string, string | undefined>>,
+  places: InstallPlaces,
+  uv: string | undefined,
+): InstallOrder {
+  const input: Record<string, InputFile> = { 'requirements.txt': { text: requirementsText(wish) } };
+  const inside = (name: string): string => join(places.input, name);
+  const give = (name: string, file: InputFile): string => {
+    input[name] = file;
+    return inside(name);
+  };
+  const certFile = settings.certFile === undefined ? undefined : give('certificates.pem', { copyOf: settings.certFile });
+  const clientCertFile =
+    settings.clientCertFile === undefined ? undefined : give('client.pem', { copyOf: settings.clientCertFile });
+  const constraints = settings.constraintFiles.map((file, index) => give(`constraints-${index}.txt`, { copyOf: file }));
+  if (wish.resolvedBefore.length > 0 && !wish.isHashed)
+    constraints.push(give('resolved.txt', { text: `${wish.resolvedBefore.join('\n')}\n` }));
+  const findLinks = settings.findLinks.map((link, index) =>
+    /^[a-z+]+:\/\//i.test(link) ? link : give(`links-${index}`, { copyOf: link.replace(/^file:\/\//, '') }),
+  );
+  const reading: PipSettings = { ...settings, certFile, clientCertFile, constraintFiles: constraints, findLinks };
+  const environment = {
+    ...baseEnvironment(places),
+    ...proxies(settings.proxy, hostEnvironment),
+    ...(certFile === undefined ? {} : { SSL_CERT_FILE: certFile, REQUESTS_CA_BUNDLE: certFile }),
+  };
+  const indexes = settings.isIndexDisabled ? [] : [settings.indexUrl ?? PUBLIC_INDEX_URL, ...settings.extraIndexUrls];
+  const common = {
+    input,
+    probes: probesOf(indexes, wish, settings),
+    secrets: secretsIn([...indexes, ...settings.findLinks, ...Object.values(environment)]),
+  };
+  if (uv !== undefined) return { ...common, tool: 'uv', ...uvCommand(uv, wish, reading, environment, places) };
+  input['pip.conf'] = { text: pipConf(reading) };
+  return {
+    ...common,
+    tool: 'pip',
+    command: pipArguments(wish, places),
+    environment: { ...environment, PIP_CONFIG_FILE: inside('pip.conf') },
+  };
+}
+
+function requirementsText({ requirements }: PythonWish): string {
+  const lines = requirements.map(({ text, hashes }) => [text, ...hashes.map((hash) => `--hash=${hash}`)].join(' '));
+  return `${lines.join('\n')}\n`;
+}
+
+function pipArguments(wish: PythonWish, { input, install }: InstallPlaces): string[] {
+  return [
+    ...['install', '--target', join(install, 'target'), '--requirement', join(input, 'requirements.txt')],
+    ...['--no-input', '--no-color', '--progress-bar', 'off', '--disable-pip-version-check', '--no-cache-dir'],
+    // Compiled afterwards, in the way that a read-only directory needs.
+    ...['--no-compile', '--no-warn-script-location'],
+    ...(wish.allowBuild ? [] : ['--only-binary', ':all:']),
+    ...(wish.isHashed ? ['--require-hashes'] : []),
+  ];
+}
+
+function pipConf(settings: PipSettings): string {
+  const values: [string, readonly (string | undefined)[]][] = [
+    ['index-url', [settings.indexUrl]],
+    ['extra-index-url', settings.extraIndexUrls],
+    ['no-index', [settings.isIndexDisabled ? 'true' : undefined]],
+    ['find-links', settings.findLinks],
+    ['trusted-host', settings.trustedHosts],
+    ['cert', [settings.certFile]],
+    ['client-cert', [settings.clientCertFile]],
+    ['proxy', [settings.proxy]],
+    ['timeout', [settings.timeoutSeconds]],
+    ['retries', [settings.retries ?? DEFAULT_RETRIES]],
+    ['constraint', settings.constraintFiles],
+    ['pre', [settings.allowsPrereleases ? 'true' : undefined]],
+  ];
+  const lines = values.flatMap(([key, all]) => {
+    const given = all.filter((value) => value !== undefined);
+    return given.length === 0 ? [] : [`${key} = ${given.join('\n  ')}`];
+  });
+  return `[global]\n${lines.join('\n')}\n`;
+}
+
+function uvCommand(
+  uv: string,
+  wish: PythonWish,
+  settings: PipSettings,
+  environment: Readonly<Record<string, string>>,
+  { input, install, python }: InstallPlaces,
+): Pick<InstallOrder, 'command' | 'environment'> {
+  const { indexUrl, extraIndexUrls, findLinks, trustedHosts, clientCertFile, timeoutSeconds, retries } = settings;
+  const command = [
+    ...[uv, 'pip', 'install', '--target', join(install, 'target'), '--requirement', join(input, 'requirements.txt')],
+    ...['--python', python, '--no-python-downloads', '--no-config', '--no-progress', '--color', 'never', '--link-mode', 'copy'],
+    ...(wish.allowBuild ? [] : ['--only-binary', ':all:']),
+    ...(wish.isHashed ? ['--require-hashes'] : []),
+    ...(settings.isIndexDisabled ? ['--no-index'] : []),
+    ...(settings.allowsPrereleases ? ['--prerelease', 'allow'] : []),
+    ...settings.constraintFiles.flatMap((file) => ['--constraints', file]),
+  ];
+  return {
+    command,
+    environment: {
+      ...environment,
+      UV_CACHE_DIR: join(install, 'tmp/uv'),
+      // The host's certificates, as with pip.
+      UV_NATIVE_TLS: 'true',
+      UV_HTTP_RETRIES: retries ?? DEFAULT_RETRIES,
+      // In the environment and not among the arguments, which everybody on the host can read.
+      ...(indexUrl === undefined ? {} : { UV_DEFAULT_INDEX: indexUrl }),
+      ...(extraIndexUrls.length === 0 ? {} : { UV_INDEX: extraIndexUrls.join(' ') }),
+      ...(findLinks.length === 0 ? {} : { UV_FIND_LINKS: findLinks.join(',') }),
+      ...(trustedHosts.length === 0 ? {} : { UV_INSECURE_HOST: trustedHosts.join(' ') }),
+      ...(clientCertFile === undefined ? {} : { SSL_CLIENT_CERT: clientCertFile }),
+      ...(timeoutSeconds === undefined ? {} : { UV_HTTP_TIMEOUT: String(Math.ceil(Number(timeoutSeconds))) }),
+    },
+  };
+}
+
+function baseEnvironment({ install }: InstallPlaces): Record<string, string> {
+  return {
+    PATH: '/usr/local/bin:/usr/bin:/bin',
+    HOME: join(install, 'home'),
+    TMPDIR: join(install, 'tmp'),
+    LANG: 'C.UTF-8',
+  };
+}
+
+/** In both spellings: some programs know only one of them. */
+function proxies(proxy: string | undefined, host: Readonly<Record<string, string | undefined>>): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const name of PROXIES) {
+    const isTarget = name === 'HTTP_PROXY' || name === 'HTTPS_PROXY';
+    const value = (isTarget ? proxy : undefined) ?? host[name] ?? host[name.toLowerCase()];
+    if (value !== undefined && value !== '') found[name] = found[name.toLowerCase()] = value;
+  }
+  return found;
+}
+
+function probesOf(indexes: readonly string[], wish: PythonWish, settings: PipSettings): InstallOrder['probes'] {
+  const names = wish.requirements.slice(0, PROBED_PACKAGES_MAX).map(({ name }) => name);
+  return indexes.flatMap((index) => {
+    const host = URL.parse(index)?.host ?? '';
+    const isTrusted = settings.trustedHosts.some((trusted) => trusted === host || trusted === host.split(':')[0]);
+    return names.map((name) => ({ url: `${index.replace(/\/+$/, '')}/${name}/`, isTrusted }));
+  });
+}
