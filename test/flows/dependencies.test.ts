@@ -1,7 +1,12 @@
+import { readdir, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import test from 'ava';
 import { makeWorkspace, startDaemonProcess, SIMPLE_HANDLER, type DaemonProcess } from '../support/daemon-process.ts';
 import { statusWhen } from '../support/daemon-view.ts';
+import { asOrdinaryUser, giveAway } from '../support/foreign-hosts.ts';
 import { cloneRepository, runClient } from '../support/git-client.ts';
+import { testNeeding } from '../support/requirements.ts';
+import { waitUntil } from '../support/wait-until.ts';
 import { makeWheel, servePackages } from '../support/wheels.ts';
 
 const USING = 'import greeting\ndef handle(request):\n    return {"says": greeting.TEXT}\n';
@@ -114,5 +119,54 @@ test('a restart needs no index when the store is whole, and installs anew what w
   await statusWhen(second, ({ state }) => state === 'applied');
   t.deepEqual((await second.call('/invoke/greet')).json(), { says: 'one' });
   await second.stop();
-  t.pass();
+
+  // Damaged, and the index is down: nothing of it runs. What else there is waits with it, since a revision is applied whole.
+  const store = join(workspace.directory, '.gitfaas/content');
+  const [name = ''] = (await readdir(store)).filter((entry) => /^deps-[0-9a-f]+$/.test(entry));
+  await rm(join(store, name, 'greeting.py'));
+  await writeFile(join(store, name, 'greeting.py'), 'TEXT = "damaged"\n', { mode: 0o444 });
+  const third = await startDaemonProcess(t, workspace.directory, { env });
+  await statusWhen(third, ({ state }) => state === 'retrying');
+  t.is((await third.call('/invoke/greet')).status, 503);
+  index.status = undefined;
+  await statusWhen(third, ({ state }) => state === 'applied');
+  t.deepEqual((await third.call('/invoke/greet')).json(), { says: 'one' });
+});
+
+test('an edit that takes long to install holds up neither writes nor pushes, and is seen in the status', async (t) => {
+  await using index = await servePackages(wheel('1.0', 'one'));
+  const workspace = await makeWorkspace(t);
+  const daemon = await startDaemonProcess(t, workspace.directory, { env: { PIP_INDEX_URL: index.url, PIP_RETRIES: '0' } });
+  index.isSilent = true;
+  await workspace.write({ 'functions/hello/requirements.txt': 'greeting==1.0\n' });
+  await waitUntil(() => index.requests.length > 0);
+  const { installing, state } = await daemon.json<{ state: string; installing: Record<string, unknown>[] }>('/status');
+  t.is(state, 'reconciling');
+  t.like(installing[0], { functions: ['hello'], what: 'greeting==1.0' });
+  t.regex(String(installing[0]?.['since']), /^\d{4}-/);
+
+  await daemon.json('/functions', { json: { name: 'made', code: SIMPLE_HANDLER } });
+  const clone = await cloneRepository(t, gitUrl(daemon));
+  await clone.commit({ 'functions/pushed/handler.py': SIMPLE_HANDLER }, 'pushed');
+  const push = await runClient(clone.directory, ['push', 'origin', 'main']);
+  t.is(push.code, 0, push.stderr);
+  t.regex(push.stderr, /live as/);
+  for (const name of ['hello', 'made', 'pushed']) t.is((await daemon.call(`/invoke/${name}`)).status, 200, name);
+  t.is(await daemon.stop(), 0, 'an installation does not hold the stop up');
+});
+
+const asUser = testNeeding('root', 'isolation');
+
+asUser('an ordinary user installs dependencies too', async (t) => {
+  await using index = await servePackages(wheel('1.0', 'one'));
+  const workspace = await makeWorkspace(t);
+  const files = { 'functions/greet/handler.py': USING, 'functions/greet/requirements.txt': 'greeting==1.0\n' };
+  await workspace.commit(files, 'greet');
+  await giveAway(workspace.directory);
+  const daemon = await startDaemonProcess(t, workspace.directory, {
+    ...(await asOrdinaryUser(t)),
+    env: { PIP_INDEX_URL: index.url },
+  });
+  await statusWhen(daemon, ({ state }) => state === 'applied');
+  t.deepEqual((await daemon.call('/invoke/greet')).json(), { says: 'one' });
 });

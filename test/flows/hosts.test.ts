@@ -1,11 +1,11 @@
 import { execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chown, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises';
+import { rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test from 'ava';
 import { launchDaemonProcess, makeWorkspace, startDaemonProcess, type DaemonProcess } from '../support/daemon-process.ts';
-import { asOrdinaryUser, inOwnMounts, ORDINARY_UID } from '../support/foreign-hosts.ts';
+import { asOrdinaryUser, giveAway, inOwnMounts } from '../support/foreign-hosts.ts';
 import { cloneRepository, runClient } from '../support/git-client.ts';
 import { ISOLATED_GIT_ENVIRONMENT, makeTemporaryDirectory } from '../support/git-repository.ts';
 import { descendantsOf, waitForEnd } from '../support/leftovers.ts';
@@ -255,12 +255,6 @@ async function fillDisk(directory: string, freeKib: number): Promise<void> {
     if (error.code !== 'ENOSPC') throw error;
   });
   await truncate(ballast, Math.max(0, (await stat(ballast)).size - freeKib * 1024));
-}
-
-async function giveAway(directory: string): Promise<void> {
-  for (const name of await readdir(directory, { recursive: true }))
-    await chown(join(directory, name), ORDINARY_UID, ORDINARY_UID);
-  await chown(directory, ORDINARY_UID, ORDINARY_UID);
 }
 
 async function runProgram(args: readonly string[]): Promise<string> {

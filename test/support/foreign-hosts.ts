@@ -1,4 +1,4 @@
-import { rmdir } from 'node:fs/promises';
+import { chown, readdir, rmdir } from 'node:fs/promises';
 import { join, relative } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { DaemonProcessOptions } from './daemon-process.ts';
@@ -56,4 +56,11 @@ export async function asOrdinaryUser(t: ExecutionContext): Promise<Pick<DaemonPr
       relative(CHECKOUT, process.execPath),
     ],
   };
+}
+
+/** Makes everything in a directory, and it itself, belong to that user. */
+export async function giveAway(directory: string): Promise<void> {
+  for (const name of await readdir(directory, { recursive: true }))
+    await chown(join(directory, name), ORDINARY_UID, ORDINARY_UID);
+  await chown(directory, ORDINARY_UID, ORDINARY_UID);
 }

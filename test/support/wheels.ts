@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import { crc32, deflateRawSync } from 'node:zlib';
+import { crc32, deflateRawSync, gzipSync } from 'node:zlib';
 
 export type ArchiveFiles = Readonly<Record<string, string | Buffer>>;
 
@@ -140,4 +140,31 @@ export async function servePackages(...archives: readonly Archive[]): Promise<Pa
   await once(server, 'listening');
   const { port } = server.address() as AddressInfo;
   return Object.assign(index, { port, url: `http://127.0.0.1:${port}/simple` });
+}
+
+/** A source distribution whose `setup.py` is this: building it runs code. A tar archive by hand, gzipped. */
+export function makeSource(name: string, version: string, setup: string): Archive {
+  const top = `${name}-${version}`;
+  const info = `Metadata-Version: 1.0\nName: ${name}\nVersion: ${version}\n`;
+  const parts = Object.entries({ [`${top}/setup.py`]: setup, [`${top}/PKG-INFO`]: info }).map(([path, content]) =>
+    tarMember(path, content),
+  );
+  return { fileName: `${top}.tar.gz`, bytes: gzipSync(Buffer.concat([...parts, Buffer.alloc(1024)])) };
+}
+
+function tarMember(path: string, content: string): Buffer {
+  const bytes = Buffer.from(content);
+  const head = Buffer.alloc(512);
+  head.write(path, 0);
+  head.write('0000644\0', 100);
+  head.write('0000000\0', 108);
+  head.write('0000000\0', 116);
+  head.write(`${bytes.length.toString(8).padStart(11, '0')}\0`, 124);
+  head.write('00000000000\0', 136);
+  head.write('        ', 148);
+  head.write('0', 156);
+  head.write('ustar\x0000', 257, 'latin1');
+  const sum = head.reduce((total, byte) => total + byte, 0);
+  head.write(`${sum.toString(8).padStart(6, '0')}\0 `, 148);
+  return Buffer.concat([head, bytes, Buffer.alloc((512 - (bytes.length % 512)) % 512)]);
 }

@@ -23,7 +23,8 @@ export function describeFailure(end: InstallerEnd, lines: readonly string[], ord
     const why = showable(trouble, order.secrets);
     return new FaasError('dependencies_unavailable', { detail: `The package index cannot be reached (${why}). ${said}` });
   }
-  return new FaasError('install_failed', { detail: said });
+  const hint = order.hint !== undefined && order.hint.when.test(last.join('\n')) ? `\n${order.hint.text}` : '';
+  return new FaasError('install_failed', { detail: `${said}${hint}` });
 }
 
 /** 404 is an answer. So is 403: a mirror may forbid single packages. */

@@ -45,21 +45,20 @@ export function readPipSettings(environment: Environment, prefix: string): PipSe
       values.set(canonicalKey(name.slice(4)), value);
   }
   const words = (key: string): string[] => (values.get(key) ?? '').split(/\s+/).filter((word) => word !== '');
-  const isOn = (key: string): boolean => /^(?:1|true|yes|on|y|t)$/i.test(values.get(key) ?? '');
+  const word = (key: string): string | undefined => values.get(key)?.trim() || undefined;
+  const isOn = (key: string): boolean => /^(?:1|true|yes|on|y|t)$/i.test(word(key) ?? '');
   const { REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE } = environment;
   return {
-    indexUrl: values.get('index-url') ?? values.get('pypi-url'),
+    indexUrl: word('index-url') ?? word('pypi-url'),
     extraIndexUrls: words('extra-index-url'),
     isIndexDisabled: isOn('no-index'),
     findLinks: words('find-links'),
     trustedHosts: words('trusted-host'),
-    certFile: [values.get('cert'), REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE].find(
-      (file) => file !== undefined && file !== '',
-    ),
-    clientCertFile: values.get('client-cert'),
-    proxy: values.get('proxy'),
-    timeoutSeconds: numberOf(values.get('timeout') ?? values.get('default-timeout')),
-    retries: numberOf(values.get('retries')),
+    certFile: [word('cert'), REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE].find((file) => file !== undefined && file !== ''),
+    clientCertFile: word('client-cert'),
+    proxy: word('proxy'),
+    timeoutSeconds: numberOf(word('timeout') ?? word('default-timeout')),
+    retries: numberOf(word('retries')),
     constraintFiles: words('constraint'),
     allowsPrereleases: isOn('pre'),
   };

@@ -22,6 +22,8 @@ export interface InstallOrder {
   readonly environment: Readonly<Record<string, string>>;
   /** Asked after a failure: does the index answer for a package? */
   readonly probes: readonly { readonly url: string; readonly isTrusted: boolean }[];
+  /** Said in addition when the last lines are like this. */
+  readonly hint?: { readonly when: RegExp; readonly text: string } | undefined;
   /** Never to be shown. */
   readonly secrets: readonly string[];
 }
@@ -44,6 +46,10 @@ export interface PythonWish {
   readonly resolvedBefore: readonly string[];
 }
 
+const WHEELS_ONLY = {
+  when: /matching distribution|No solution found|no wheel/i,
+  text: 'Only wheels are installed: a package that has none for this interpreter would need `allow_build`.',
+};
 const PROBED_PACKAGES_MAX = 3;
 const PROXIES = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'] as const;
 /** pip asks five times more by default, which takes minutes where packets are dropped. */
@@ -86,6 +92,7 @@ export function orderPython(
   const indexes = settings.isIndexDisabled ? [] : [settings.indexUrl ?? PUBLIC_INDEX_URL, ...settings.extraIndexUrls];
   const common = {
     input,
+    hint: wish.allowBuild ? undefined : WHEELS_ONLY,
     probes: probesOf(indexes, wish, settings),
     secrets: secretsIn([...indexes, ...settings.findLinks, ...Object.values(environment)]),
   };
