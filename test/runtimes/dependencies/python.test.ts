@@ -16,7 +16,8 @@ import type { ExecutionContext } from 'ava';
 import type { FaasError } from '../../../src/errors.ts';
 import type { DependencyWish } from '../../../src/runtimes/dependencies/dependencies.ts';
 import { DependencyFixture, wishFor } from '../../support/dependencies.ts';
-import { call, processesWith, text } from '../../support/process-runtime.ts';
+import { descendantsOf } from '../../support/leftovers.ts';
+import { call, text } from '../../support/process-runtime.ts';
 import { testNeeding } from '../../support/requirements.ts';
 import { waitUntil } from '../../support/wait-until.ts';
 import { makeSource, makeWheel, servePackages, writeArchives, type Archive } from '../../support/wheels.ts';
@@ -228,7 +229,10 @@ needs('an installation that takes too long is killed with all its processes', as
   await using fixture = await DependencyFixture.open({ environment: { PIP_INDEX_URL: index.url }, bounds: { timeMs: 1500 } });
   const error = await refusal(t, fixture, wishFor(['never-comes']));
   t.regex(error.detail, /longer than 1\.5 s/);
-  t.deepEqual(processesWith('requirements.txt'), []);
+  t.deepEqual(
+    descendantsOf(process.pid).filter(({ command }) => command.includes('requirements.txt')),
+    [],
+  );
   t.deepEqual(storeNames(fixture), []);
 });
 
