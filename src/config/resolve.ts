@@ -103,7 +103,6 @@ export function resolveFunction(
   const notBuilt = 'is not built into this version';
   if ((entry.network_allow ?? []).length > 0) refuse('network_allow', `network_allow comes with egress, which ${notBuilt}`);
   if (entry.allow_build === true) refuse('allow_build', `building packages comes with egress, which ${notBuilt}`);
-  if (entry.signature !== undefined) refuse('signature', `a signature other than our own ${notBuilt}; leave the key out`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
   if (concurrency > 1) {
     refuse(

@@ -192,7 +192,7 @@ export interface FunctionConfig {
    */
   allow_build?: boolean;
   /**
-   * Forcing. How the handler is called. Not set: `handle(request)`. `http`, `cloudevent`: as the functions frameworks do. Not built into this version: refused.
+   * Forcing. How the handler is called. Not set: `handle(request)`, or what a decorator of Google's functions-framework says. `http`, `cloudevent`: as that framework calls such functions.
    */
   signature?: 'http' | 'cloudevent';
   /**

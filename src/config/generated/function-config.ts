@@ -53,7 +53,7 @@ export type NetworkAllow = string[];
  */
 export type AllowBuild = boolean;
 /**
- * Forcing. How the handler is called. Not set: `handle(request)`. `http`, `cloudevent`: as the functions frameworks do. Not built into this version: refused.
+ * Forcing. How the handler is called. Not set: `handle(request)`, or what a decorator of Google's functions-framework says. `http`, `cloudevent`: as that framework calls such functions.
  */
 export type Signature = 'http' | 'cloudevent';
 /**

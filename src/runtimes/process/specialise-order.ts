@@ -25,6 +25,8 @@ export function specialiseOrder(request: StartRequest, parts: OrderParts): Reado
     pids: request.pids,
     max_response_bytes: MAX_RESPONSE_BYTES,
     debug: parts.debug,
+    signature: request.signature,
+    concurrent: request.isConcurrent,
     dependencies: parts.dependencies ?? null,
     installs: parts.installs ?? null,
   };

@@ -337,7 +337,7 @@ def handle(request):
       main: true,
       spec: ['handler', true, true, true],
       source: true,
-      finders: [],
+      finders: ['gitfaas_runner.framework_shim'],
       environment: ['HOME', 'LANG', 'PATH', 'TMPDIR'],
     });
   });

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
 from uuid import UUID
 
+from . import async_calls
 from .fast_json import make_dumps
 from .frames import Bytes
 
@@ -124,6 +125,8 @@ def _body(body: Any) -> Tuple[str, Bytes, Optional[Iterator[Any]]]:
         return TEXT, body, None
     if hasattr(body, "__next__"):
         return TEXT, b"", body
+    if hasattr(body, "__anext__") or hasattr(body, "__aiter__"):
+        return TEXT, b"", async_calls.iterate(body)
     found = "None (is a `return` missing?)" if body is None else type(body).__name__
     raise BadResponse(
         f"a handler returns a dict, list, str, bytes, (body, status), (body, status, headers) or a generator, not {found}"

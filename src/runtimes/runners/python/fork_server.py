@@ -9,7 +9,7 @@ import traceback
 from types import ModuleType
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from . import frames, kernel, layout, preload, prepare, rehearsal, runner, seccomp, template
+from . import frames, framework_shim, kernel, layout, preload, prepare, rehearsal, runner, seccomp, template
 from .bookkeeper import CONTROL, Bookkeeper
 from .sandbox import Sandbox, Settings, StartRequest, StepFailed
 
@@ -32,6 +32,7 @@ def main() -> NoReturn:
     hello = {"event": "hello", "python": ".".join(map(str, sys.version_info[:3])), "executable": sys.executable}
     hello.update(seccomp=filter is not None, seccomp_unknown=unknown, threads=preload.thread_count(), detail=detail)  # type: ignore[call-overload]
     _make_still()
+    framework_shim.install()
     layout.empty_type_cache()
     rehearsal.rehearse(settings, filter)
     life = runner.Runner(Sandbox(settings, kernel.pidfd_open(os.getpid()), filter))

@@ -7,7 +7,7 @@ from typing import List
 #: Asked for by many functions, and slow to import. Nothing that starts a thread, opens a descriptor or holds keys
 #: (multiprocessing has an authkey, which all instances would share).
 _MODULES = """
-argparse array ast base64 binascii bisect collections collections.abc concurrent.futures contextlib copy csv datetime decimal
+argparse array ast asyncio base64 binascii bisect collections collections.abc concurrent.futures contextlib copy csv datetime decimal
 difflib email.message email.utils enum errno fnmatch fractions functools glob gzip hashlib heapq hmac html http.client
 http.cookies inspect io ipaddress itertools json linecache logging math mimetypes numbers operator os.path pathlib pickle
 platform pprint queue random re secrets shlex shutil signal socket ssl stat statistics string struct subprocess tempfile

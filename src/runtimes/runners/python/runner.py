@@ -15,6 +15,7 @@ from typing import Any, Dict, NoReturn, Optional
 
 from .fork_hooks import release
 from .dependencies import add_dependencies
+from . import async_calls, signatures
 from .loading import Handler, InitFailed, describe, load
 from .frames import (
     ANSWER, ANSWER_ABORT, ANSWER_CHUNK, ANSWER_END, ANSWER_HEAD, Bytes, CALL_FAILED, CANCEL, CHANNEL_LIMIT_BYTES, CHUNK_MAX_BYTES,
@@ -83,7 +84,8 @@ class Runner:
         self._set_up_interpreter(order)
         try:
             add_dependencies(dependencies_root(self.sandbox))
-            self._handler = load(code_root(self.sandbox), order["module"], order["callable"])
+            handler = load(code_root(self.sandbox), order["module"], order["callable"])
+            self._handler = signatures.adapt(handler, order["callable"], order.get("signature"))
         except InitFailed as failure:
             self._output.end_call()
             self._channel.send(encode_json(INIT_FAILED, 0, failure.facts()))
@@ -107,7 +109,7 @@ class Runner:
         environment["FUNCTION_NAME"] = order["function"]
         environment["FUNCTION_VERSION"] = order["version"]
         environment["FUNCTION_TARGET"] = order["callable"]
-        environment["FUNCTION_SIGNATURE_TYPE"] = "http"
+        environment["FUNCTION_SIGNATURE_TYPE"] = order.get("signature") or "http"
         for name, value in order["environment"].items():
             environment[name] = value
         if "TZ" in order["environment"]:
@@ -138,6 +140,8 @@ class Runner:
         begin = perf_counter_ns()
         try:
             value = self._handler(request)
+            if type(value) is async_calls.Coroutines:
+                value = async_calls.settle(value)
             exec_us = (perf_counter_ns() - begin) // 1000
             if self._output.is_forked:
                 _exit(0)

@@ -1,0 +1,50 @@
+"""`async def` handlers and async generators: one event loop for the life of an instance, which runs while a call runs and stands still
+between calls, so clients and pools that a handler keeps survive from call to call.
+
+What a handler started with `create_task` and did not await goes on with the next call, if there is one; no work happens after an answer.
+"""
+import sys
+from types import CoroutineType
+from typing import Any, AsyncIterable, Coroutine, Iterator, Optional
+
+Coroutines = CoroutineType
+
+#: Made with the first coroutine: a loop has three descriptors, and most functions need none.
+_loop: Any = None
+
+
+def settle(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Runs it to its end and gives its value, or raises what it raised."""
+    return loop().run_until_complete(coroutine)
+
+
+def iterate(stream: AsyncIterable[Any]) -> Iterator[Any]:
+    """The pieces of an async iterable, each made when it is asked for: back-pressure reaches the generator."""
+    iterator = stream.__aiter__()
+    while True:
+        try:
+            piece = settle(_next(iterator))
+        except _End:
+            return
+        yield piece
+
+
+def loop() -> Any:
+    global _loop
+    if _loop is None:
+        import asyncio
+        # Before 3.10 locks and queues that a module makes at import belong to the loop that asyncio makes for them.
+        _loop = asyncio.new_event_loop() if sys.version_info >= (3, 10) else asyncio.get_event_loop_policy().get_event_loop()
+        asyncio.set_event_loop(_loop)
+    return _loop
+
+
+class _End(Exception):
+    """StopAsyncIteration may not leave a coroutine."""
+
+
+async def _next(iterator: Any) -> Optional[Any]:
+    try:
+        return await iterator.__anext__()
+    except StopAsyncIteration:
+        raise _End from None
