@@ -342,7 +342,7 @@ export class GuardedInstance {
     this.#end ??= { cause: exit.cause, detail: exit.detail };
     this.#deadline.cancel();
     // The owner first: it may start a replacement before the callers come back.
-    this.#owner.ended(this, this.#end);
+    this.#owner.ended(this, { ...this.#end, usage: exit.usage });
     for (const call of this.#calls) {
       this.#forgetSignal(call);
       const failure = finalFailure(call.failure, exit, this.#end);

@@ -287,7 +287,8 @@ export class InstanceSupply {
 
   #instanceEnded(instance: GuardedInstance, end: InstanceEnd): void {
     const nowMs = this.#clock.nowMs();
-    const { cause, detail } = end;
+    const { cause, detail, usage } = end;
+    if (usage !== undefined) this.#options.stats.used(usage);
     const wasUseful = instance.invocations > 0 || instance.coldMs === 0 || nowMs - instance.lastUsedMs > shortLifeMs;
     if (wasUseful) this.#minimumBrake.succeeded();
     else if (cause === 'crash' || cause === 'oom' || cause === 'bad_response') {

@@ -42,10 +42,29 @@ export interface StartPhases {
   readonly importMs: number;
 }
 
+/** How a CPU limit has worked so far: in how many of its periods the instance wanted to run, and had to wait. */
+export interface CpuThrottling {
+  readonly periods: number;
+  readonly throttledPeriods: number;
+  readonly throttledMs: number;
+}
+
 export interface InstanceUsage {
   readonly memoryBytes: number;
   readonly peakMemoryBytes: number | undefined;
   readonly cpuMs: number | undefined;
+  /** Undefined where CPU cannot be limited. */
+  readonly throttling: CpuThrottling | undefined;
+}
+
+/** A limit that an instance has met, and that may be why it failed. */
+export interface LimitHit {
+  /** The key of the configuration, or a name of its own where there is none (`open_files`). */
+  readonly limit: string;
+  /** Its value in base units: bytes, processes, thousandths of a CPU. */
+  readonly value: number;
+  /** A sentence without capital and stop. */
+  readonly detail: string;
 }
 
 /** Why an instance ended. `stopped`: we asked for it. */
@@ -53,6 +72,12 @@ export interface InstanceExit {
   readonly cause: 'stopped' | 'crash' | 'oom' | 'bad_response';
   /** For people: "killed by signal 9", "exit status 3", "sent a frame of unknown type 77". */
   readonly detail: string;
+  /** Facts of this end for the answer's body. */
+  readonly context?: Readonly<Record<string, unknown>>;
+  /** Limits that it met in its life. */
+  readonly limits?: readonly LimitHit[];
+  /** What it used in all, as far as that is known. */
+  readonly usage?: InstanceUsage | undefined;
 }
 
 /**

@@ -1,5 +1,5 @@
 import type { ErrorCode, FaasError } from '../errors.ts';
-import type { StartPhases } from './instance.ts';
+import type { InstanceUsage, StartPhases } from './instance.ts';
 
 /**
  * Why we stopped an instance. `idle`: unused for `warm_instance_ttl`; `surplus`: above `max_instances`, or started only
@@ -13,6 +13,8 @@ export interface InstanceEnd {
   readonly cause: StopReason | ErrorCode | 'stopped';
   /** For people. */
   readonly detail: string;
+  /** What it used in all, as far as that is known. */
+  readonly usage?: InstanceUsage | undefined;
 }
 
 /** What happens in pools, for logs and metrics. Emitted after the fact. */

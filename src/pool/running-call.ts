@@ -1,6 +1,7 @@
 import type { Readable } from 'node:stream';
 import { FaasError } from '../errors.ts';
 import type { HandlerAnswer, InstanceExit, Invocation } from './instance.ts';
+import { withLimits } from './limit-hits.ts';
 import type { InstanceEnd } from './pool-events.ts';
 
 /** A call that occupies an instance, from its sending until its answer, or the answer's stream, ended. */
@@ -21,11 +22,21 @@ export interface RunningCall {
 export function finalFailure(failure: FaasError | undefined, exit: InstanceExit, end: InstanceEnd): FaasError {
   if (failure === undefined) {
     return exit.cause !== 'stopped' && end.cause === exit.cause
-      ? new FaasError(exit.cause, { detail: exit.detail })
+      ? new FaasError(exit.cause, told(exit.detail, exit.context, exit))
       : new FaasError('crash', { detail: `The instance was ended under the call, because of something else: ${end.cause}.` });
   }
   if (failure.code === 'crash' && (exit.cause === 'oom' || exit.cause === 'bad_response')) {
-    return new FaasError(exit.cause, { detail: exit.detail, cause: failure });
+    return new FaasError(exit.cause, { ...told(exit.detail, exit.context, exit), cause: failure });
   }
-  return failure;
+  const isExplained = failure.code === 'timeout' || failure.code === 'crash' || failure.code === 'oom';
+  if (!isExplained || exit.limits === undefined) return failure;
+  return new FaasError(failure.code, { ...told(failure.detail, failure.context, exit), cause: failure });
+}
+
+function told(
+  detail: string,
+  context: InstanceExit['context'] = {},
+  exit: InstanceExit,
+): { detail: string; context: Readonly<Record<string, unknown>> } {
+  return withLimits(detail, context, exit.limits ?? []);
 }

@@ -1,6 +1,7 @@
 import type { ErrorCode } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import { Histogram } from './histogram.ts';
+import type { CpuThrottling, InstanceUsage } from './instance.ts';
 
 export const OUTCOMES = [
   'ok',
@@ -24,6 +25,14 @@ export interface LatencySummary {
   readonly p99Ms: number | undefined;
 }
 
+/** What instances used that have ended. */
+export interface UsedSnapshot {
+  readonly cpuMs: number;
+  /** Of the one that used the most at a time; undefined while unknown. */
+  readonly peakMemoryBytes: number | undefined;
+  readonly throttling: CpuThrottling;
+}
+
 export interface StatsSnapshot {
   /** Calls that came to an end, whatever the outcome. */
   readonly invocations: number;
@@ -42,9 +51,11 @@ export interface StatsSnapshot {
   readonly cold: LatencySummary;
   /** From arrival at the pool to the answer; for a stream to its end. Without refused calls: a 503 is quick, and no answer. */
   readonly total: LatencySummary;
+  readonly used: UsedSnapshot;
 }
 
 const rateWindowSeconds = 60;
+const noThrottling: CpuThrottling = { periods: 0, throttledPeriods: 0, throttledMs: 0 };
 
 /** What one function's calls came to. Keyed by the function's name, so a new version goes on counting. */
 export class FunctionStats {
@@ -59,6 +70,11 @@ export class FunctionStats {
   readonly #secondsOf = new Float64Array(rateWindowSeconds);
   #inFlight = 0;
   #startFailures = 0;
+  #cpuMs = 0;
+  #peakMemoryBytes: number | undefined;
+  #periods = 0;
+  #throttledPeriods = 0;
+  #throttledMs = 0;
 
   constructor(clock: Clock) {
     this.#clock = clock;
@@ -112,6 +128,27 @@ export class FunctionStats {
     this.#startFailures += 1;
   }
 
+  /** An instance ended that had used so much. */
+  used({ cpuMs = 0, peakMemoryBytes, throttling }: InstanceUsage): void {
+    this.#add({ cpuMs, peakMemoryBytes, throttling: throttling ?? noThrottling });
+  }
+
+  #add({ cpuMs, peakMemoryBytes = 0, throttling }: UsedSnapshot): void {
+    this.#cpuMs += cpuMs;
+    if (peakMemoryBytes > (this.#peakMemoryBytes ?? 0)) this.#peakMemoryBytes = peakMemoryBytes;
+    this.#periods += throttling.periods;
+    this.#throttledPeriods += throttling.throttledPeriods;
+    this.#throttledMs += throttling.throttledMs;
+  }
+
+  get #used(): UsedSnapshot {
+    return {
+      cpuMs: this.#cpuMs,
+      peakMemoryBytes: this.#peakMemoryBytes,
+      throttling: { periods: this.#periods, throttledPeriods: this.#throttledPeriods, throttledMs: this.#throttledMs },
+    };
+  }
+
   /** Adds all that `other` counted: for sums over functions. */
   add(other: FunctionStats): void {
     for (const outcome of OUTCOMES) this.#outcomes[outcome] += other.#outcomes[outcome];
@@ -121,6 +158,7 @@ export class FunctionStats {
     this.#total.add(other.#total);
     this.#inFlight += other.#inFlight;
     this.#startFailures += other.#startFailures;
+    this.#add(other.#used);
     for (let place = 0; place < rateWindowSeconds; place += 1) {
       if (other.#secondsOf[place]! < this.#secondsOf[place]!) continue;
       if (other.#secondsOf[place]! > this.#secondsOf[place]!) this.#ends[place] = 0;
@@ -144,6 +182,7 @@ export class FunctionStats {
       queue: summarise(this.#queue),
       cold: summarise(this.#cold),
       total: summarise(this.#total),
+      used: this.#used,
     };
   }
 }

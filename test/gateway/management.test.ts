@@ -183,7 +183,12 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
     startedAtMs: 0,
     invocations: 3,
     lastUsedMs: 0,
-    usage: async () => ({ memoryBytes: 1000, peakMemoryBytes: 2000, cpuMs: 5 }),
+    usage: async () => ({
+      memoryBytes: 1000,
+      peakMemoryBytes: 2000,
+      cpuMs: 5,
+      throttling: { periods: 10, throttledPeriods: 4, throttledMs: 120 },
+    }),
   };
   fixture.table.views = [view, { ...view, id: 'i-8', state: 'starting', pid: undefined, usage: async () => undefined }];
   t.deepEqual((await call(`${fixture.url}/instances`)).json(), {
@@ -196,6 +201,9 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         state: 'idle',
         pid: 4711,
         memory_bytes: 1000,
+        memory_peak_bytes: 2000,
+        cpu_seconds: 0.005,
+        cpu_throttling: { nr_periods: 10, nr_throttled: 4, throttled_seconds: 0.12 },
         started_at: '1970-01-01T00:00:00.000Z',
         invocations: 3,
       },
@@ -207,6 +215,9 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         state: 'starting',
         pid: null,
         memory_bytes: null,
+        memory_peak_bytes: null,
+        cpu_seconds: null,
+        cpu_throttling: null,
         started_at: '1970-01-01T00:00:00.000Z',
         invocations: 3,
       },

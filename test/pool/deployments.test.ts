@@ -71,7 +71,12 @@ test('instances of a version that still drains are listed and can be stopped unt
   const drained = pool.drain();
   const [view] = deployments.instances();
   t.is(view!.functionName, 'f');
-  t.deepEqual(await view!.usage(), { memoryBytes: 1024 * 1024, peakMemoryBytes: undefined, cpuMs: undefined });
+  t.deepEqual(await view!.usage(), {
+    memoryBytes: 1024 * 1024,
+    peakMemoryBytes: undefined,
+    cpuMs: undefined,
+    throttling: undefined,
+  });
   const stopped = deployments.stopInstance(view!.id);
   await clock.advance(200);
   await Promise.all([stopped, drained, call]);

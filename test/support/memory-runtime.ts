@@ -95,7 +95,7 @@ export class MemoryInstance implements Instance {
   }
 
   usage(): Promise<InstanceUsage> {
-    return Promise.resolve({ memoryBytes: mebibyte, peakMemoryBytes: undefined, cpuMs: undefined });
+    return Promise.resolve({ memoryBytes: mebibyte, peakMemoryBytes: undefined, cpuMs: undefined, throttling: undefined });
   }
 
   #watch(body: Readable): void {

@@ -2,6 +2,7 @@ import { FaasError } from '../../errors.ts';
 import type { InstanceView } from '../../pool/instance-view.ts';
 import type { DeploymentTable, JsonObject } from '../ports.ts';
 import type { Route } from './route.ts';
+import { describeThrottling } from './stats.ts';
 
 /** The live instances of all functions; any of them can be stopped, after its running calls. */
 export function instanceRoutes(deployments: DeploymentTable): Route[] {
@@ -38,6 +39,9 @@ async function describeInstance(instance: InstanceView): Promise<JsonObject> {
     state: instance.state,
     pid: instance.pid ?? null,
     memory_bytes: usage?.memoryBytes ?? null,
+    memory_peak_bytes: usage?.peakMemoryBytes ?? null,
+    cpu_seconds: usage?.cpuMs === undefined ? null : usage.cpuMs / 1000,
+    cpu_throttling: usage?.throttling === undefined ? null : describeThrottling(usage.throttling),
     started_at: new Date(instance.startedAtMs).toISOString(),
     invocations: instance.invocations,
   };

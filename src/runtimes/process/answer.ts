@@ -1,5 +1,6 @@
 import { FaasError, printable } from '../../errors.ts';
-import { HandlerFault, type HandlerAnswer } from '../../pool/instance.ts';
+import { HandlerFault, type HandlerAnswer, type LimitHit } from '../../pool/instance.ts';
+import { withLimits } from '../../pool/limit-hits.ts';
 import { ProtocolError } from '../protocol.ts';
 
 /** RFC 9110 5.6.2 `token`. */
@@ -68,10 +69,8 @@ export function readFailure(facts: Record<string, unknown>): HandlerAnswer | Faa
 }
 
 /** `handler_error` with the exception's type in the detail; message and traceback, which a caller can read, only for debug. */
-export function handlerError(facts: Record<string, unknown>, what: string, debug: boolean): FaasError {
+export function handlerError(facts: Record<string, unknown>, what: string, debug: boolean, hits: readonly LimitHit[]): FaasError {
   const exception = printable(String(facts['exception'] ?? 'an exception')).slice(0, 200);
-  return new HandlerFault('handler_error', {
-    detail: `${what} ${exception}.`,
-    context: debug ? { exception, message: facts['detail'], traceback: facts['traceback'] } : {},
-  });
+  const context = debug ? { exception, message: facts['detail'], traceback: facts['traceback'] } : {};
+  return new HandlerFault('handler_error', withLimits(`${what} ${exception}.`, context, hits));
 }

@@ -3,8 +3,9 @@ import type { Socket } from 'node:net';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
+import type { InstanceUsage } from '../../pool/instance.ts';
 import { decodeJson, FRAME, ProtocolError } from '../protocol.ts';
-import type { Cgroup, CgroupDriver } from './cgroups/cgroup.ts';
+import type { Cgroup, CgroupDriver, CgroupEvents } from './cgroups/cgroup.ts';
 import { Channel } from './channel.ts';
 import type { ChannelServer } from './channel-server.ts';
 import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
@@ -16,6 +17,7 @@ import type { InstanceUids } from './instance-uids.ts';
 const LAST_WORDS_MS = 100;
 /** A kill that the launcher did not report by then is helped along. */
 const KILL_PATIENCE_MS = 1000;
+const SIGKILL = 9;
 
 export interface PreparationParts {
   readonly channels: ChannelServer;
@@ -28,6 +30,9 @@ export interface PreparationParts {
 export interface PreparedExit extends TreeExit {
   /** The kernel killed for memory. */
   readonly isOutOfMemory: boolean;
+  readonly events: CgroupEvents;
+  /** What all of it used; undefined without a group. */
+  readonly usage: InstanceUsage | undefined;
   /** The launcher died first, and took it along. */
   readonly isLost: boolean;
 }
@@ -50,6 +55,8 @@ export class PreparedInstance {
   readonly removed: Promise<void>;
   /** The launcher was gone before a function was involved: the start may be made again. */
   isLost = false;
+  /** Ended by a SIGKILL that was not ours: no process can send it to the first of its own PID namespace. Not known at level `none`. */
+  isKilledFromOutside = false;
   readonly #parts: PreparationParts;
   readonly #launcher: Launcher;
   readonly #uid: number;
@@ -216,7 +223,9 @@ export class PreparedInstance {
     if (this.#isDead) return;
     this.#isDead = true;
     this.#forget();
-    const isOutOfMemory = this.group.oomKills() > 0;
+    const events = this.group.events();
+    const usage = this.group.usage();
+    this.isKilledFromOutside = exit.signal === SIGKILL && !this.#isKilled && !this.isLost && events.oomKills === 0;
     // Who was killed has nothing more to say; who left by itself may have answered just before.
     if (this.#isKilled) this.#channel?.destroy();
     else if (this.#channel !== undefined) await this.#lastWords();
@@ -233,7 +242,13 @@ export class PreparedInstance {
         ? new LauncherLost()
         : new FaasError('isolation_unavailable', { detail: `The instance ended while it was prepared (${how}).` }),
     );
-    this.#gone.resolve({ ...exit, isOutOfMemory, isLost: this.isLost });
+    this.#gone.resolve({
+      ...exit,
+      isOutOfMemory: events.oomKills > 0,
+      events,
+      usage: usage === undefined ? undefined : { ...usage, cpuMs: usage.cpuMs ?? exit.cpuMs },
+      isLost: this.isLost,
+    });
     void this.group.remove().then(() => this.#removed.resolve());
   }
 

@@ -1,4 +1,4 @@
-import { FaasError, printable } from '../../errors.ts';
+import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine } from '../../observability/logger.ts';
 import type {
@@ -7,6 +7,7 @@ import type {
   InstanceExit,
   InstanceUsage,
   Invocation,
+  LimitHit,
   StartPhases,
   StartRequest,
 } from '../../pool/instance.ts';
@@ -14,7 +15,9 @@ import { decodeJson, decodeMeta, encodeJson, encodeMeta, FRAME, ProtocolError, t
 import { handlerError, readAnswerHead, readFailure } from './answer.ts';
 import { AnswerStream, type AnswerStreamOwner } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
+import { endOf, initError, outOfMemory, startError } from './instance-end.ts';
 import { stepError } from './launcher.ts';
+import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
 import { cutLine, LineGate } from './log-lines.ts';
 import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
 import { readProcessUsage } from './process-usage.ts';
@@ -25,7 +28,8 @@ const CHANNEL_LOST_MS = 200;
 /** Our runner keeps to the allowed rate of lines by itself; who sends so many beyond it only wants to keep the daemon busy. */
 const LOG_FRAMES_TOO_MANY_MAX = 10_000;
 const TRACEBACK_LINES_MAX = 200;
-const INIT_DETAIL_MAX_CHARACTERS = 2500;
+/** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
+const OOM_CALL_MIN_MS = 5;
 
 export interface SpecialisationParts extends OrderParts {
   readonly clock: Clock;
@@ -61,6 +65,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   readonly #pending = new Map<number, PendingCall>();
   /** Streams whose readers are behind: the channel stands still for all of them. */
   readonly #full = new Set<AnswerStream>();
+  readonly #toldLimits = new Set<string>();
   #isReady = false;
   #callCount = 0;
   /** Log frames since the last one that was let through. */
@@ -191,7 +196,9 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   #loading(type: FrameType, payload: Buffer): void {
     const facts = decodeJson(payload);
     if (type === FRAME.INIT_FAILED) {
-      this.#ready.reject(initError(facts));
+      const { group } = this.#prepared;
+      if (group.isPartlyKilled()) this.#broke(this.#oomError());
+      else this.#ready.reject(initError(facts, this.#request, countedHits(group.events(), this.#request)));
     } else if (type === FRAME.SANDBOX_FAILED) {
       this.#ready.reject(stepError(facts));
     } else if (type === FRAME.READY) {
@@ -229,7 +236,20 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     return pending;
   }
 
+  /** The kernel may have killed one process of several: the rest is no instance to go on with, whatever it answers. */
+  #isShortOfMemory(pending: PendingCall): boolean {
+    return this.#elapsedMs(pending) >= OOM_CALL_MIN_MS && this.#prepared.group.isPartlyKilled();
+  }
+
+  #oomError(): FaasError {
+    return new FaasError('oom', outOfMemory(this.#prepared.group.usage(), this.#request));
+  }
+
   #answered(type: FrameType, pending: PendingCall, call: number, payload: Buffer): void {
+    if (type !== FRAME.ANSWER_CHUNK && this.#isShortOfMemory(pending)) {
+      this.#broke(this.#oomError());
+      return;
+    }
     const stream = pending.stream;
     if (stream === undefined) {
       this.#answeredFirst(type, pending, call, payload);
@@ -299,7 +319,16 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     const text = typeof traceback === 'string' ? traceback : typeof detail === 'string' ? detail : '';
     for (const line of text.trimEnd().split('\n', TRACEBACK_LINES_MAX))
       this.#gate.pass({ stream: 'stderr', text: cutLine(line), callId: pending.callId });
-    return handlerError(facts, what, this.#parts.debug);
+    const hits = mergeHits(namedHits(facts['limits'], this.#request), countedHits(this.#prepared.group.events(), this.#request));
+    for (const hit of hits) this.#tellLimit(hit, pending.callId);
+    return handlerError(facts, what, this.#parts.debug, hits);
+  }
+
+  /** In the function's log, for its author: the kernel's own words (EAGAIN, EMFILE) name no limit. */
+  #tellLimit(hit: LimitHit, callId: string | undefined): void {
+    if (this.#toldLimits.has(hit.limit)) return;
+    this.#toldLimits.add(hit.limit);
+    this.#gate.pass({ stream: 'stderr', text: `[gitfaas] ${hit.detail}`, callId });
   }
 
   /** Raw output has no call number: it belongs to the call that runs, when there is exactly one. */
@@ -315,7 +344,8 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       thrown instanceof FaasError
         ? thrown
         : new FaasError('bad_response', { detail: `The instance ${thrown.message}.`, cause: thrown });
-    this.#cause ??= { cause: 'bad_response', detail: error.detail };
+    const { detail, context } = error;
+    this.#cause ??= { cause: error.code === 'oom' ? 'oom' : 'bad_response', detail, context };
     this.#ready.reject(error);
     this.#rejectPending(error);
     void this.#prepared.kill();
@@ -331,16 +361,12 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   }
 
   #ended(exit: PreparedExit): InstanceExit {
-    this.#cause ??= causeOf(exit);
-    const { cause, detail } = this.#cause;
-    const error = new FaasError(cause === 'stopped' ? 'crash' : cause, { detail });
+    this.#cause = endOf(exit, this.#cause, this.#request);
+    const { cause, detail, context = {}, limits = [] } = this.#cause;
+    for (const hit of limits) this.#tellLimit(hit, undefined);
     this.#gate.close();
-    this.#ready.reject(
-      cause === 'crash' && !exit.isLost
-        ? new FaasError('init_failed', { detail: `The handler could not be loaded: ${detail}` })
-        : error,
-    );
-    this.#rejectPending(error);
+    this.#ready.reject(exit.isLost ? new FaasError('crash', { detail }) : startError(this.#cause));
+    this.#rejectPending(new FaasError(cause === 'stopped' ? 'crash' : cause, { detail, context }));
     return this.#cause;
   }
 
@@ -352,29 +378,4 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       else stream.breakOff(error);
     }
   }
-}
-
-function causeOf(exit: PreparedExit): InstanceExit {
-  if (exit.isLost) return { cause: 'crash', detail: 'The launcher of the instance died.' };
-  if (exit.isOutOfMemory) return { cause: 'oom', detail: 'The instance was killed by the kernel for want of memory.' };
-  const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
-  return { cause: 'crash', detail: `The instance ${how}.` };
-}
-
-function initError(facts: Record<string, unknown>): FaasError {
-  const { reason, exception, detail } = facts;
-  const file = typeof facts['file'] === 'string' ? printable(facts['file'].slice(0, 200)) : undefined;
-  const line = Number.isSafeInteger(facts['line']) ? (facts['line'] as number) : undefined;
-  const place = file === undefined ? '' : ` (${file}${line === undefined ? '' : `:${line}`})`;
-  // A described exception starts with its own name.
-  const isNamed = typeof detail === 'string' && detail.startsWith(String(exception));
-  const words = (isNamed ? [detail] : [exception, detail]).filter((part) => typeof part === 'string' && part !== '').join(': ');
-  return new FaasError('init_failed', {
-    detail: printable(`The handler could not be loaded: ${words.slice(0, INIT_DETAIL_MAX_CHARACTERS)}${place}.`),
-    context: {
-      ...(typeof reason === 'string' && { reason: printable(reason).slice(0, 40) }),
-      ...(file !== undefined && { file }),
-      ...(line !== undefined && { line }),
-    },
-  });
 }

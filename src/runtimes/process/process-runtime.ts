@@ -1,6 +1,7 @@
 import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { IsolationLevel } from '../../config/spec.ts';
+import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine, Logger } from '../../observability/logger.ts';
 import type { Instance, Runtime, StartRequest } from '../../pool/instance.ts';
@@ -101,6 +102,16 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
   };
 }
 
+/** Somebody on the host killed the instance during its start: it says nothing about the function, and the next may live. */
+class KilledFromOutside extends FaasError {
+  constructor(cause: unknown) {
+    super('init_failed', {
+      detail: 'The instance was killed from outside, by signal 9, while it started; twice in a row.',
+      cause,
+    });
+  }
+}
+
 /** Process mode at one level. */
 class LeveledRuntime implements Runtime, AsyncDisposable {
   readonly #options: ProcessRuntimeOptions;
@@ -124,7 +135,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
       return await this.#startOnce(request, signal, installs);
     } catch (error) {
       // The launcher died under the start: not the function's fault, and another launcher is on its way.
-      if (!(error instanceof LauncherLost)) throw error;
+      if (!(error instanceof LauncherLost || error instanceof KilledFromOutside)) throw error;
       return await this.#startOnce(request, signal, installs);
     }
   }
@@ -144,6 +155,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
       return await ProcessInstance.specialise(prepared, request, parts, signal);
     } catch (error) {
       if (prepared.isLost && !signal.aborted) throw new LauncherLost();
+      if (prepared.isKilledFromOutside && this.#level !== 'none' && !signal.aborted) throw new KilledFromOutside(error);
       throw error;
     }
   }

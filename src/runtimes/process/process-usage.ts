@@ -12,7 +12,12 @@ export function readProcessUsage(pid: number): InstanceUsage | undefined {
     // Own and waited-for children's user and system time: fields 14 to 17, counted from behind the name.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const ticks = fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
-    return { memoryBytes: Number(resident?.[1] ?? 0) * 1024, peakMemoryBytes: undefined, cpuMs: ticks * TICK_MS };
+    return {
+      memoryBytes: Number(resident?.[1] ?? 0) * 1024,
+      peakMemoryBytes: undefined,
+      cpuMs: ticks * TICK_MS,
+      throttling: undefined,
+    };
   } catch {
     return undefined;
   }

@@ -1,13 +1,17 @@
+import type { InstanceUsage } from '../../../pool/instance.ts';
+
 /** What one instance may use. */
 export interface CgroupLimits {
   readonly memoryBytes: number;
   readonly pids: number;
 }
 
-export interface CgroupUsage {
-  readonly memoryBytes: number;
-  readonly peakMemoryBytes: number | undefined;
-  readonly cpuMs: number | undefined;
+/** What the kernel has counted since the group was made. */
+export interface CgroupEvents {
+  /** Processes that were killed for memory. */
+  readonly oomKills: number;
+  /** Processes and threads that were refused because of `pids`. */
+  readonly refusedForks: number;
 }
 
 /**
@@ -22,9 +26,11 @@ export interface Cgroup {
   /** Thousandths of one CPU; null: none. Written once the handler is loaded, so that a start is not slowed down. */
   limitCpu(cpuMillis: number | null): void;
   /** Undefined when nothing is known (no cgroups, group gone). */
-  usage(): CgroupUsage | undefined;
-  /** Processes of the group that were killed for memory so far. */
-  oomKills(): number;
+  usage(): InstanceUsage | undefined;
+  /** Zeros when nothing is known. */
+  events(): CgroupEvents;
+  /** A process was killed for memory while the others may live on; false where the kernel kills the whole group. */
+  isPartlyKilled(): boolean;
   /** SIGKILL to everything in the group, and to what it forks meanwhile. Does not wait. */
   kill(): void;
   /** Whether no process is left; true without cgroups. */

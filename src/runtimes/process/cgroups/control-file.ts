@@ -30,12 +30,15 @@ export function readNumber(directory: string, file: string): number | undefined 
   return text !== undefined && /^\d+$/.test(text) ? Number(text) : undefined;
 }
 
-/** One value of a file of `key value` lines. */
+/** A file of `key value` lines; empty when file or group is not there. */
+export function readCounters(directory: string, file: string): ReadonlyMap<string, number> {
+  const lines = readControl(directory, file)?.split('\n') ?? [];
+  return new Map(lines.map((line) => [line.slice(0, line.indexOf(' ')), Number(line.slice(line.indexOf(' ') + 1))]));
+}
+
+/** One value of such a file. */
 export function readKey(directory: string, file: string, key: string): number | undefined {
-  const line = readControl(directory, file)
-    ?.split('\n')
-    .find((candidate) => candidate.startsWith(`${key} `));
-  return line === undefined ? undefined : Number(line.slice(key.length + 1));
+  return readCounters(directory, file).get(key);
 }
 
 /** Processes directly in a group. */

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
-import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupLimits, type CgroupUsage } from './cgroup.ts';
-import { killProcesses, processesOf, readKey, readNumber, tryWriteControl, writeControl } from './control-file.ts';
+import type { CpuThrottling, InstanceUsage } from '../../../pool/instance.ts';
+import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupEvents, type CgroupLimits } from './cgroup.ts';
+import { killProcesses, processesOf, readCounters, readKey, readNumber, tryWriteControl, writeControl } from './control-file.ts';
 import { daemonGroupName, makeGroup, removeGroup, removeLeftovers, removeTree, unmakeGroup } from './group-directory.ts';
 
 /** `cpuacct` has no limits, but measures; only used where it shares the hierarchy of `cpu`, since each move has its price. */
@@ -119,7 +120,7 @@ class GroupV1 implements Cgroup {
     tryWriteControl(this.#cpu, 'cpu.cfs_burst_us', quotaUs);
   }
 
-  usage(): CgroupUsage | undefined {
+  usage(): InstanceUsage | undefined {
     const memoryBytes = readNumber(this.#memory, 'memory.usage_in_bytes');
     if (memoryBytes === undefined) return undefined;
     const cpuNs = readNumber(this.#cpu, 'cpuacct.usage');
@@ -127,11 +128,28 @@ class GroupV1 implements Cgroup {
       memoryBytes,
       peakMemoryBytes: readNumber(this.#memory, 'memory.max_usage_in_bytes'),
       cpuMs: cpuNs === undefined ? undefined : cpuNs / 1e6,
+      throttling: this.#throttling(),
     };
   }
 
-  oomKills(): number {
-    return readKey(this.#memory, 'memory.oom_control', 'oom_kill') ?? 0;
+  #throttling(): CpuThrottling | undefined {
+    const counters = readCounters(this.#cpu, 'cpu.stat');
+    return {
+      periods: counters.get('nr_periods') ?? 0,
+      throttledPeriods: counters.get('nr_throttled') ?? 0,
+      throttledMs: (counters.get('throttled_time') ?? 0) / 1e6,
+    };
+  }
+
+  events(): CgroupEvents {
+    return {
+      oomKills: readKey(this.#memory, 'memory.oom_control', 'oom_kill') ?? 0,
+      refusedForks: readKey(this.#pids, 'pids.events', 'max') ?? 0,
+    };
+  }
+
+  isPartlyKilled(): boolean {
+    return (readKey(this.#memory, 'memory.oom_control', 'oom_kill') ?? 0) > 0;
   }
 
   kill(): void {

@@ -1,7 +1,17 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupLimits, type CgroupUsage } from './cgroup.ts';
-import { killProcesses, processesOf, readControl, readKey, readNumber, tryWriteControl, writeControl } from './control-file.ts';
+import type { InstanceUsage } from '../../../pool/instance.ts';
+import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupEvents, type CgroupLimits } from './cgroup.ts';
+import {
+  killProcesses,
+  processesOf,
+  readControl,
+  readCounters,
+  readKey,
+  readNumber,
+  tryWriteControl,
+  writeControl,
+} from './control-file.ts';
 import { daemonGroupName, makeGroup, removeGroup, removeLeftovers, removeTree, unmakeGroup } from './group-directory.ts';
 import { ownGroup } from './v1.ts';
 
@@ -107,19 +117,33 @@ class GroupV2 implements Cgroup {
     tryWriteControl(this.#directory, 'cpu.max.burst', quotaUs);
   }
 
-  usage(): CgroupUsage | undefined {
+  usage(): InstanceUsage | undefined {
     const memoryBytes = readNumber(this.#directory, 'memory.current');
     if (memoryBytes === undefined) return undefined;
-    const cpuUs = readKey(this.#directory, 'cpu.stat', 'usage_usec');
+    const cpu = readCounters(this.#directory, 'cpu.stat');
+    const cpuUs = cpu.get('usage_usec');
     return {
       memoryBytes,
       peakMemoryBytes: readNumber(this.#directory, 'memory.peak'),
       cpuMs: cpuUs === undefined ? undefined : cpuUs / 1000,
+      throttling: {
+        periods: cpu.get('nr_periods') ?? 0,
+        throttledPeriods: cpu.get('nr_throttled') ?? 0,
+        throttledMs: (cpu.get('throttled_usec') ?? 0) / 1000,
+      },
     };
   }
 
-  oomKills(): number {
-    return readKey(this.#directory, 'memory.events', 'oom_kill') ?? 0;
+  events(): CgroupEvents {
+    return {
+      oomKills: readKey(this.#directory, 'memory.events', 'oom_kill') ?? 0,
+      refusedForks: readKey(this.#directory, 'pids.events', 'max') ?? 0,
+    };
+  }
+
+  /** `memory.oom.group` is set. */
+  isPartlyKilled(): boolean {
+    return false;
   }
 
   kill(): void {

@@ -7,7 +7,9 @@ from stat import S_ISREG
 import sys
 import traceback
 from types import ModuleType
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from .limit_hints import limits_of
 
 Handler = Callable[[Any], Any]
 
@@ -20,17 +22,18 @@ _spec.has_location = True
 class InitFailed(Exception):
     """`reason`: missing_module, missing_callable, not_callable, import_error, exit."""
 
-    def __init__(self, reason: str, detail: str, exception: Optional[str] = None, file: Optional[str] = None, line: Optional[int] = None) -> None:
+    def __init__(self, reason: str, detail: str, exception: Optional[str] = None, file: Optional[str] = None, line: Optional[int] = None, limits: Optional[List[str]] = None) -> None:
         self.reason = reason
         self.detail = detail
         self.exception = exception
         #: Relative to the function's directory; a host path stays a secret.
         self.file = file
         self.line = line
+        self.limits = limits or []
         super().__init__(detail)
 
     def facts(self) -> Dict[str, Any]:
-        return {"reason": self.reason, "exception": self.exception, "file": self.file, "line": self.line, "detail": self.detail}
+        return {"reason": self.reason, "exception": self.exception, "file": self.file, "line": self.line, "detail": self.detail, "limits": self.limits}
 
 
 def load(code_root: str, module_name: str, callable_name: str) -> Handler:
@@ -119,7 +122,7 @@ def _read(path: str) -> bytes:
 
 def _failure(reason: str, detail: str, error: BaseException, code_root: str) -> InitFailed:
     file, line = _place(error, code_root)
-    return InitFailed(reason, detail, type(error).__name__, file, line)
+    return InitFailed(reason, detail, type(error).__name__, file, line, limits_of(error))
 
 
 def _place(error: BaseException, code_root: str) -> Tuple[Optional[str], Optional[int]]:

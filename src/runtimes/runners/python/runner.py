@@ -16,6 +16,7 @@ from typing import Any, Dict, NoReturn, Optional
 from .fork_hooks import release
 from .dependencies import add_dependencies
 from . import async_calls, signatures
+from .limit_hints import limits_of
 from .loading import Handler, InitFailed, describe, load
 from .frames import (
     ANSWER, ANSWER_ABORT, ANSWER_CHUNK, ANSWER_END, ANSWER_HEAD, Bytes, CALL_FAILED, CANCEL, CHANNEL_LIMIT_BYTES, CHUNK_MAX_BYTES,
@@ -203,7 +204,7 @@ class Runner:
 
     def _abort(self, call: int, error: BaseException) -> None:
         self._output.end_call()
-        facts = {"exception": type(error).__name__, "detail": describe(error), "traceback": _traceback(error)}
+        facts = {"exception": type(error).__name__, "detail": describe(error), "traceback": _traceback(error), "limits": limits_of(error)}
         self._channel.send(encode_json(ANSWER_ABORT, call, facts))
 
     def _refuse(self, call: int, detail: str) -> None:
@@ -214,7 +215,10 @@ class Runner:
     def _call_failed(self, call: int, reason: str, error: BaseException) -> None:
         self._output.end_call()
         detail = error.description if isinstance(error, BadRequest) else describe(error)
-        facts = {"reason": reason, "exception": type(error).__name__, "detail": detail, "traceback": _traceback(error)}
+        facts = {
+            "reason": reason, "exception": type(error).__name__, "detail": detail, "traceback": _traceback(error),
+            "limits": limits_of(error),
+        }
         self._channel.send(encode_json(CALL_FAILED, call, facts))
 
     def _leave_if_forked(self, outcome: object) -> None:

@@ -57,7 +57,8 @@ def limits(sandbox: Sandbox) -> None:
         return
     _limit(RLIMIT_FSIZE, _INSTALLED_FILE_BYTES if function.installs else max(function.tmp_bytes, 1 << 20))
     if function.pids and _HAS_NPROC_PER_NAMESPACE:
-        _limit(RLIMIT_NPROC, function.pids)
+        # One more than the group allows, so that the group refuses first: it counts what it refuses, and the daemon can say why.
+        _limit(RLIMIT_NPROC, function.pids + (1 if sandbox.request.cgroup_procs else 0))
     if function.memory_bytes and not sandbox.request.cgroup_procs:
         # Without a memory group the address space is the only fence. What the launcher mapped is not the function's.
         with open("/proc/self/statm", "rb") as file:

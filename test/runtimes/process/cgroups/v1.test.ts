@@ -48,7 +48,8 @@ testV1('a process that takes too much memory is killed, and the group tells', as
   const child = enter(group.procsPaths, 'exec /usr/bin/python3 -I -S -c "b = bytearray(200 << 20)"');
   const [code, signal] = (await once(child, 'exit')) as [number | null, string | null];
   t.deepEqual([code, signal], [null, 'SIGKILL']);
-  t.true(group.oomKills() > 0);
+  t.true(group.events().oomKills > 0);
+  t.true(group.isPartlyKilled());
   t.true((group.usage()?.peakMemoryBytes ?? 0) > 8 << 20);
 });
 

@@ -50,13 +50,21 @@ test('usage, kills for memory and emptiness are read from the files of version 2
   const directory = join(only(parent), 'i1');
   t.is(group.usage(), undefined);
   writeFileSync(join(directory, 'memory.current'), '1000\n');
-  t.deepEqual(group.usage(), { memoryBytes: 1000, peakMemoryBytes: undefined, cpuMs: undefined });
+  const none = { periods: 0, throttledPeriods: 0, throttledMs: 0 };
+  t.deepEqual(group.usage(), { memoryBytes: 1000, peakMemoryBytes: undefined, cpuMs: undefined, throttling: none });
   writeFileSync(join(directory, 'memory.peak'), '2000\n');
-  writeFileSync(join(directory, 'cpu.stat'), 'usage_usec 2500\nuser_usec 1\n');
-  t.deepEqual(group.usage(), { memoryBytes: 1000, peakMemoryBytes: 2000, cpuMs: 2.5 });
-  t.is(group.oomKills(), 0);
+  writeFileSync(join(directory, 'cpu.stat'), 'usage_usec 2500\nuser_usec 1\nnr_periods 8\nnr_throttled 3\nthrottled_usec 1500\n');
+  t.deepEqual(group.usage(), {
+    memoryBytes: 1000,
+    peakMemoryBytes: 2000,
+    cpuMs: 2.5,
+    throttling: { periods: 8, throttledPeriods: 3, throttledMs: 1.5 },
+  });
+  t.deepEqual(group.events(), { oomKills: 0, refusedForks: 0 });
   writeFileSync(join(directory, 'memory.events'), 'low 0\noom 2\noom_kill 1\n');
-  t.is(group.oomKills(), 1);
+  writeFileSync(join(directory, 'pids.events'), 'max 5\n');
+  t.deepEqual(group.events(), { oomKills: 1, refusedForks: 5 });
+  t.false(group.isPartlyKilled(), 'the kernel kills the whole group');
   writeFileSync(join(directory, 'cgroup.events'), 'populated 1\nfrozen 0\n');
   t.false(group.isEmpty());
   writeFileSync(join(directory, 'cgroup.events'), 'populated 0\nfrozen 0\n');
