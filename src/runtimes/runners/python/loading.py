@@ -33,7 +33,8 @@ class InitFailed(Exception):
         super().__init__(detail)
 
     def facts(self) -> Dict[str, Any]:
-        return {"reason": self.reason, "exception": self.exception, "file": self.file, "line": self.line, "detail": self.detail, "limits": self.limits}
+        facts = {"reason": self.reason, "exception": self.exception, "file": self.file, "line": self.line, "detail": self.detail}
+        return dict(facts, limits=self.limits) if self.limits else facts
 
 
 def load(code_root: str, module_name: str, callable_name: str) -> Handler:
