@@ -1,8 +1,7 @@
-import { printBytes } from '../../config/units.ts';
 import { FaasError, printable } from '../../errors.ts';
 import type { InstanceExit, InstanceUsage, LimitHit, StartRequest } from '../../pool/instance.ts';
 import { withLimits } from '../../pool/limit-hits.ts';
-import { countedHits, memoryHit, mergeHits, namedHits, throttlingHits } from './limit-hits.ts';
+import { countedHits, memoryHit, mergeHits, namedHits, printBytes, throttlingHits } from './limit-hits.ts';
 import type { PreparedExit } from './prepared-instance.ts';
 
 const INIT_DETAIL_MAX_CHARACTERS = 2500;

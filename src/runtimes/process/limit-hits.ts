@@ -1,14 +1,14 @@
-import { printBytes, printCpuMillis } from '../../config/units.ts';
 import type { CpuThrottling, LimitHit, StartRequest } from '../../pool/instance.ts';
 import type { CgroupEvents } from './cgroups/cgroup.ts';
 
+const mebibyte = 1024 * 1024;
 /** Soft and hard limit of descriptors (`specialise.py`). */
 const OPEN_FILES_MAX = 1024;
 const OPEN_FILES_HARD_MAX = 4096;
 /** `/dev/shm` (`root.py`). */
-const SHM_BYTES = 16 * 1024 * 1024;
+const SHM_BYTES = 16 * mebibyte;
 /** A function may write one file of that size even if /tmp is smaller (`specialise.py`). */
-const FILE_MIN_BYTES = 1024 * 1024;
+const FILE_MIN_BYTES = mebibyte;
 /** From this share of its periods on, throttling is named as what may have made a call late. */
 const THROTTLED_SHARE_MIN = 0.25;
 
@@ -57,8 +57,14 @@ export function throttlingHits(throttling: CpuThrottling | undefined, { cpuMilli
   if (throttling === undefined || cpuMillis === null) return [];
   const { periods, throttledPeriods, throttledMs } = throttling;
   if (throttledPeriods < THROTTLED_SHARE_MIN * periods || periods === 0) return [];
-  const detail = `${printCpuMillis(cpuMillis)} of a CPU are allowed (\`cpu_limit\`), which held the instance up for ${Math.round(throttledMs)} ms in all`;
+  const detail = `${cpuMillis}m of a CPU are allowed (\`cpu_limit\`), which held the instance up for ${Math.round(throttledMs)} ms in all`;
   return [hit('cpu_limit', cpuMillis, detail)];
+}
+
+/** As the configuration spells sizes; the kernel counts whole pages. */
+export function printBytes(bytes: number): string {
+  const [factor, unit] = bytes % mebibyte === 0 ? [mebibyte, 'Mi'] : [1024, 'Ki'];
+  return `${Math.ceil(bytes / factor)}${unit}`;
 }
 
 /** Without doubles, the first of each kind. */
