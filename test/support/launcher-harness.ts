@@ -32,7 +32,7 @@ export interface ReceivedFrame {
 }
 
 /** Frames of one connection, in order; `next` waits for one. */
-class FrameQueue {
+export class FrameQueue {
   readonly socket: Socket;
   readonly #frames: ReceivedFrame[] = [];
   readonly #decoder: FrameDecoder;

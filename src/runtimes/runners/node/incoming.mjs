@@ -1,0 +1,120 @@
+/**
+ * A body that comes in pieces (`streamed: true`). The daemon sends so much ahead as the credit allows; credit goes back when
+ * a piece was taken by its reader, or thrown away because nobody will read it.
+ */
+import { allocUnsafeSlow, apply, own, Promise } from './originals.mjs';
+import { BadRequest } from './request.mjs';
+
+/** Credit is given back in portions: a frame for each small piece would cost as much as the piece. */
+const CREDIT_PORTION_BYTES = 128 << 10;
+const { set } = Uint8Array.prototype;
+const REASONS = {
+  too_large: 'the body is larger than allowed',
+  cut_off: 'the body was cut off: the caller went away while sending it',
+  too_slow: 'the body came too slowly',
+};
+
+export class IncomingBody {
+  #sendCredit;
+  #pieces = own([], 'push', 'shift');
+  #owedBytes = 0;
+  #wake = null;
+  /** null while more may come. */
+  #failure = null;
+  #isComplete = false;
+  #isAbandoned = false;
+  #collected = null;
+
+  /** One that came whole. */
+  static complete(bytes) {
+    const body = new IncomingBody(bytes, () => {});
+    body.#isComplete = true;
+    return body;
+  }
+
+  /** @param first bytes that came with the call; they cost no credit. */
+  constructor(first, sendCredit) {
+    this.#sendCredit = sendCredit;
+    if (first.length > 0) this.#pieces.push({ bytes: first, credit: 0 });
+  }
+
+  /** Nothing more will come for it. */
+  get isOver() {
+    return this.#isComplete || this.#failure !== null;
+  }
+
+  push(bytes) {
+    if (this.#isAbandoned) return this.#giveBack(bytes.length);
+    this.#pieces.push({ bytes, credit: bytes.length });
+    this.#stir();
+  }
+
+  complete() {
+    this.#isComplete = true;
+    this.#stir();
+  }
+
+  abort(reason) {
+    this.#failure = new BadRequest(REASONS[reason] ?? 'the body did not come completely');
+    this.#stir();
+  }
+
+  /** Its call has ended: what is there, and what still comes, is thrown away. */
+  abandon() {
+    this.#isAbandoned = true;
+    let bytes = 0;
+    for (let piece = this.#pieces.shift(); piece !== undefined; piece = this.#pieces.shift()) bytes += piece.credit;
+    this.#giveBack(bytes);
+    this.#failure ??= new BadRequest('the call is over: its body can no longer be read');
+    this.#stir();
+  }
+
+  async *[Symbol.asyncIterator]() {
+    for (;;) {
+      const piece = this.#pieces.shift();
+      if (piece !== undefined) {
+        this.#giveBack(piece.credit);
+        yield piece.bytes;
+      } else if (this.#isComplete) return;
+      else if (this.#failure !== null) throw this.#failure;
+      else await new Promise((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  /** All of it in one buffer; what was read before in pieces isn't in it. Any number of times. */
+  collect() {
+    return (this.#collected ??= this.#collect());
+  }
+
+  async #collect() {
+    const pieces = own([], 'push');
+    let length = 0;
+    for await (const piece of this) {
+      pieces.push(piece);
+      length += piece.length;
+    }
+    if (pieces.length === 1) return pieces[0];
+    const whole = allocUnsafeSlow(length);
+    let at = 0;
+    for (let index = 0; index < pieces.length; index++) {
+      apply(set, whole, [pieces[index], at]);
+      at += pieces[index].length;
+    }
+    return whole;
+  }
+
+  #giveBack(bytes) {
+    this.#owedBytes += bytes;
+    if (this.#owedBytes === 0 || this.isOver) return;
+    // The last portion as well, when nothing is left to read: the daemon may wait for it.
+    if (this.#owedBytes < CREDIT_PORTION_BYTES && this.#pieces.length > 0) return;
+    this.#sendCredit(this.#owedBytes);
+    this.#owedBytes = 0;
+  }
+
+  #stir() {
+    const wake = this.#wake;
+    this.#wake = null;
+    wake?.();
+  }
+}

@@ -1,0 +1,337 @@
+/**
+ * The life of an instance after it has become a function's: say READY, answer calls.
+ *
+ * A call is *waiting* (only when calls run one at a time) -> *collecting* (its body comes in pieces and the handler wants it
+ * whole) -> *running* -> *streaming* (its answer's head is out) -> *ended*, by exactly one last frame: ANSWER, ANSWER_END,
+ * ANSWER_ABORT or CALL_FAILED. What of it still runs then (timers, promises nobody awaited) belongs to no call: what that
+ * prints is the instance's, what that throws ends the process.
+ *
+ * Every failure that isn't the handler's own exception ends the process; the daemon learns it from the end of the channel.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { Answer, BadResponse, bodyBytes, encodeHead, fromThrown, makeAnswer, toPiece } from './answer.mjs';
+import { describe, nameOf, traceback } from './failure.mjs';
+import { CHUNK_MAX_BYTES, FRAME, readUint32 } from './frames.mjs';
+import { IncomingBody } from './incoming.mjs';
+import { bytesFrom, exit, now, own, parse, Promise, setImmediate, textOf } from './originals.mjs';
+import { Lines, Output } from './output.mjs';
+import { BadRequest, Call } from './request.mjs';
+
+/** Exit statuses; for people, the frames say more. */
+export const EXIT_UNCAUGHT = 1;
+export const EXIT_PROTOCOL = 72;
+
+/** So many pieces of a generator that never waits, then others get their turn. */
+const PIECES_IN_A_ROW = 64;
+
+export class Runner {
+  #channel;
+  #invoke;
+  #isStreaming = false;
+  #isConcurrent = false;
+  #responseMaxBytes = 0;
+  #context = own(new AsyncLocalStorage(), 'run', 'getStore');
+  /** Of the instance, outside of calls. */
+  #lines = new Lines(0);
+  #calls = own(new Map(), 'get', 'set', 'delete', 'values');
+  #waiting = own([], 'push', 'shift', 'indexOf', 'splice');
+  #runningCount = 0;
+  /** Bodies that still come although their call has ended. */
+  #leftovers = own(new Map(), 'get', 'set', 'delete');
+  output;
+
+  constructor(channel) {
+    this.#channel = channel;
+    this.output = new Output(channel, () => this.#currentCall()?.lines ?? this.#lines);
+  }
+
+  /**
+   * Calls may come from now on. `invoke(call)` gives the handler's value or a promise of it; with `isStreaming` it is called
+   * before the body is complete.
+   */
+  serve({ invoke, isStreaming, isConcurrent, responseMaxBytes }) {
+    this.#invoke = invoke;
+    this.#isStreaming = isStreaming;
+    this.#isConcurrent = isConcurrent;
+    this.#responseMaxBytes = responseMaxBytes;
+  }
+
+  /** The instance's last lines without an end, and those of calls that never ended. */
+  flush() {
+    for (const call of this.#calls.values()) this.output.end(call.lines);
+    this.output.end(this.#lines);
+  }
+
+  /** One frame of the daemon. Throws for what is none that may come. */
+  hear(type, number, payload, isOwn) {
+    switch (type) {
+      case FRAME.INVOKE:
+        return this.#accept(this.#readCall(number, payload, isOwn));
+      case FRAME.CANCEL:
+        return this.#cancel(this.#calls.get(number));
+      case FRAME.BODY_CHUNK:
+        if (payload.length === 0) throw new Error('an empty piece of a body');
+        return this.#incoming(number).push(isOwn ? payload : bytesFrom(payload));
+      case FRAME.BODY_END:
+        this.#incoming(number).complete();
+        return this.#leftovers.delete(number);
+      case FRAME.BODY_ABORT:
+        this.#incoming(number).abort(parse(textOf(payload)).reason);
+        return this.#leftovers.delete(number);
+      default:
+        throw new Error(`a frame of type ${type}`);
+    }
+  }
+
+  /** An exception that nobody caught: fails the call it comes from, else ends the process. */
+  uncaught(error) {
+    const call = this.#currentCall();
+    if (call !== undefined) return this.#fail(call, error);
+    for (const line of traceback(error).split('\n')) this.output.say(0, line);
+    this.flush();
+    exit(EXIT_UNCAUGHT);
+  }
+
+  #currentCall() {
+    const call = this.#context.getStore();
+    return call === undefined || call.isEnded ? undefined : call;
+  }
+
+  #readCall(number, payload, isOwn) {
+    const end = 4 + readUint32(payload, 0);
+    if (payload.length < 4 || end > payload.length) throw new Error('META longer than its frame');
+    const meta = parse(textOf(payload, 4, end));
+    const body = end === payload.length ? bytesFrom('') : isOwn ? payload.subarray(end) : bytesFrom(payload.subarray(end));
+    if (meta.streamed !== true) return new Call(meta, body, null, new Lines(number));
+    const incoming = new IncomingBody(body, (bytes) => this.#channel.sendJson(FRAME.BODY_CREDIT, number, { bytes }));
+    return new Call(meta, null, incoming, new Lines(number));
+  }
+
+  #incoming(number) {
+    const incoming = this.#calls.get(number)?.incoming ?? this.#leftovers.get(number);
+    if (incoming === undefined || incoming === null || incoming.isOver)
+      throw new Error(`a piece of a body that call ${number} has not`);
+    return incoming;
+  }
+
+  #accept(call) {
+    if (this.#calls.get(call.number) !== undefined) throw new Error(`call ${call.number} a second time`);
+    this.#calls.set(call.number, call);
+    if (this.#runningCount > 0 && !this.#isConcurrent) this.#waiting.push(call);
+    else this.#begin(call);
+  }
+
+  #begin(call) {
+    this.#runningCount++;
+    if (call.incoming === null) {
+      // A streaming handler finds every body in the same way.
+      if (this.#isStreaming) call.incoming = IncomingBody.complete(call.takeBody());
+      this.#run(call);
+    } else if (this.#isStreaming) this.#run(call);
+    else void this.#collect(call);
+  }
+
+  async #collect(call) {
+    try {
+      await call.collect();
+    } catch (error) {
+      return this.#fail(call, error);
+    }
+    this.#run(call);
+  }
+
+  #run(call) {
+    call.beganMs = now();
+    let value;
+    try {
+      value = this.#context.run(call, this.#invoke, call);
+      if (isThenable(value)) return void this.#settle(call, value);
+    } catch (error) {
+      return this.#fail(call, error);
+    }
+    this.#answer(call, value);
+  }
+
+  async #settle(call, promise) {
+    let value;
+    try {
+      value = await promise;
+    } catch (error) {
+      return this.#fail(call, error);
+    }
+    this.#answer(call, value);
+  }
+
+  #answer(call, value) {
+    if (call.isEnded) return;
+    let answer;
+    try {
+      answer = makeAnswer(value);
+    } catch (error) {
+      return this.#fail(call, error);
+    }
+    if (answer.stream === null) this.#send(call, answer);
+    else void this.#stream(call, answer);
+  }
+
+  #send(call, answer) {
+    const bytes = bodyBytes(answer.body);
+    if (bytes > this.#responseMaxBytes)
+      return this.#refuse(call, `the answer has ${bytes} bytes, ${this.#responseMaxBytes} are allowed`);
+    const head = encodeHead(answer, now() - call.beganMs);
+    this.output.end(call.lines);
+    this.#channel.sendAnswer(call.number, head, answer.body, bytes);
+    this.#ended(call);
+  }
+
+  /** The first piece decides: an exception before it is an ordinary failure, one after it cuts the answer off. */
+  async #stream(call, answer) {
+    const pieces = answer.stream;
+    try {
+      let piece = await this.#next(call, pieces);
+      if (call.isEnded) return void this.#close(call, pieces);
+      let following;
+      if (answer.isMaybeWhole && piece !== null) {
+        following = Promise.resolve(this.#next(call, pieces));
+        if (await isNullAtOnce(following)) {
+          if (!call.isEnded) this.#send(call, new Answer(answer.status, answer.headers, piece));
+          return;
+        }
+      } else if (piece === null && answer.isMaybeWhole) return this.#send(call, answer);
+      this.#channel.sendText(FRAME.ANSWER_HEAD, call.number, encodeHead(answer, now() - call.beganMs));
+      call.isAnswering = true;
+      for (let count = 1; piece !== null; count++) {
+        await this.#sendPiece(call, piece);
+        if (count % PIECES_IN_A_ROW === 0) await new Promise((resolve) => setImmediate(resolve));
+        if (call.isCancelled || call.isEnded) break;
+        const next = following ?? this.#next(call, pieces);
+        following = undefined;
+        piece = isThenable(next) ? await next : next;
+      }
+      if (call.isEnded || piece !== null) this.#close(call, pieces);
+      if (call.isEnded) return;
+      if (piece === null) this.#last(call, FRAME.ANSWER_END);
+      else this.#abort(call, new BadRequest('the caller is gone'));
+    } catch (error) {
+      this.#close(call, pieces);
+      this.#fail(call, error);
+    }
+  }
+
+  /** The next piece that isn't empty, or a promise of it; null at the end. An empty one would say nothing and cost a frame. */
+  #next(call, pieces) {
+    for (;;) {
+      const result = this.#context.run(call, nextOf, pieces);
+      if (isThenable(result)) return this.#nextLater(call, pieces, result);
+      if (result.done) return null;
+      const piece = toPiece(result.value);
+      if (piece.length > 0) return piece;
+    }
+  }
+
+  async #nextLater(call, pieces, promise) {
+    const result = await promise;
+    if (result.done) return null;
+    const piece = toPiece(result.value);
+    return piece.length > 0 ? piece : await this.#next(call, pieces);
+  }
+
+  async #sendPiece(call, piece) {
+    const bytes = typeof piece === 'string' ? bytesFrom(piece) : piece;
+    for (let at = 0; at < bytes.length && !call.isEnded; at += CHUNK_MAX_BYTES) {
+      this.#channel.sendBytes(FRAME.ANSWER_CHUNK, call.number, bytes.subarray(at, at + CHUNK_MAX_BYTES));
+      if (this.#channel.isBehind) await this.#channel.drained();
+    }
+  }
+
+  /** Lets the generator run its `finally`. Nobody waits for it. */
+  #close(call, pieces) {
+    try {
+      const closed = this.#context.run(call, closeOf, pieces);
+      if (isThenable(closed)) closed.then(undefined, () => {});
+    } catch {
+      // It is over either way, and the first cause is told.
+    }
+  }
+
+  #fail(call, error) {
+    if (call.isEnded) return;
+    if (call.isAnswering) return this.#abort(call, error);
+    if (error instanceof BadResponse) return this.#refuse(call, error.message);
+    if (error instanceof BadRequest) return this.#failed(call, 'bad_request', error, error.message);
+    let answer;
+    try {
+      answer = fromThrown(error);
+    } catch (second) {
+      if (second instanceof BadResponse) return this.#refuse(call, second.message);
+    }
+    if (answer === undefined) this.#failed(call, 'handler_error', error, describe(error));
+    else if (answer.stream === null) this.#send(call, answer);
+    else void this.#stream(call, answer);
+  }
+
+  #refuse(call, detail) {
+    this.#last(call, FRAME.CALL_FAILED, {
+      reason: 'bad_response',
+      exception: null,
+      detail: detail.slice(0, 2000),
+      traceback: null,
+    });
+  }
+
+  #failed(call, reason, error, detail) {
+    this.#last(call, FRAME.CALL_FAILED, { reason, exception: nameOf(error), detail, traceback: traceback(error) });
+  }
+
+  #abort(call, error) {
+    this.#last(call, FRAME.ANSWER_ABORT, { exception: nameOf(error), detail: describe(error), traceback: traceback(error) });
+  }
+
+  #last(call, type, facts) {
+    this.output.end(call.lines);
+    if (facts === undefined) this.#channel.sendBytes(type, call.number);
+    else this.#channel.sendJson(type, call.number, facts);
+    this.#ended(call);
+  }
+
+  #ended(call) {
+    call.end();
+    this.#calls.delete(call.number);
+    if (call.incoming !== null && !call.incoming.isOver) this.#leftovers.set(call.number, call.incoming);
+    this.#runningCount--;
+    const next = this.#runningCount === 0 ? this.#waiting.shift() : undefined;
+    if (next !== undefined) this.#begin(next);
+  }
+
+  #cancel(call) {
+    if (call === undefined) return;
+    const at = this.#waiting.indexOf(call);
+    if (at === -1) return void this.#context.run(call, () => call.cancel());
+    this.#waiting.splice(at, 1);
+    this.#runningCount++;
+    this.#fail(call, new BadRequest('the caller is gone'));
+  }
+}
+
+function nextOf(pieces) {
+  return pieces.next();
+}
+
+function closeOf(pieces) {
+  return pieces.return?.();
+}
+
+function isThenable(value) {
+  return (typeof value === 'object' || typeof value === 'function') && value !== null && typeof value.then === 'function';
+}
+
+/** Whether there is no further piece, as far as can be said without waiting for anything but promises. */
+function isNullAtOnce(promise) {
+  return new Promise((resolve) => {
+    promise.then(
+      (piece) => resolve(piece === null),
+      () => resolve(false),
+    );
+    setImmediate(() => resolve(false));
+  });
+}
