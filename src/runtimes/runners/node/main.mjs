@@ -82,10 +82,10 @@ async function become(order) {
     else if (process.listenerCount('uncaughtException') === 1) runner.uncaught(error);
   });
   try {
-    const loaded = await load(order.code, order.module, order.callable);
+    const { handler, isStreaming } = await load(order.code, order.module, order.callable);
     runner.serve({
-      invoke: (call) => loaded.handler(call.request),
-      isStreaming: loaded.isStreaming,
+      invoke: (call) => handler(call.request),
+      isStreaming,
       isConcurrent: order.concurrent === true,
       responseMaxBytes: order.max_response_bytes,
     });
