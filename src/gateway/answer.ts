@@ -1,23 +1,28 @@
-import type { ServerResponse } from 'node:http';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream';
+import { pipeline as pipelineToOpenEnd } from 'node:stream/promises';
 import { FaasError } from '../errors.ts';
+import type { Clock } from '../observability/clock.ts';
 import type { PoolAnswer } from '../pool/pool.ts';
 import { appendAnswerHeaders } from './headers.ts';
 import type { RequestContext } from './request-context.ts';
 import { formatMs, isOver } from './request-context.ts';
+import { endWhenRead, unreadRest } from './unread-body.ts';
 
 type SentAnswer = Pick<PoolAnswer, 'answer' | 'queueMs' | 'coldMs'>;
 
 /**
  * Writes a handler's answer. A stream is piped with back-pressure; when it fails the connection is cut, when the caller
- * goes the stream is destroyed. FaasError `bad_response` while nothing was sent yet.
+ * goes the stream is destroyed. A request that has not arrived whole does not hold the answer up. FaasError `bad_response`
+ * while nothing was sent yet.
  */
 export function sendAnswer(
   res: ServerResponse,
   context: RequestContext,
   { answer, queueMs, coldMs }: SentAnswer,
   isDraining: boolean,
+  clock: Clock,
 ): void {
   const { status, body } = answer;
   const isStream = !(body instanceof Uint8Array);
@@ -33,7 +38,9 @@ export function sendAnswer(
   const hasBody = status !== 204 && status !== 205 && status !== 304;
   if (!isStream && hasBody) headers.push('Content-Length', String(body.length));
   else if (status === 205) headers.push('Content-Length', '0');
-  if (isDraining) headers.push('Connection', 'close');
+  const req = res.req;
+  const rest = unreadRest(req);
+  if (isDraining || (rest === 'large' && !isStream)) headers.push('Connection', 'close');
   try {
     if (status < 200 || status > 599) throw new RangeError(`a handler cannot answer ${status}`);
     res.writeHead(status, headers);
@@ -44,17 +51,36 @@ export function sendAnswer(
       cause: error,
     });
   }
-  if (!isStream) {
-    if (hasBody) res.end(body);
-    else res.end();
-  } else if (!hasBody || res.req.method === 'HEAD') {
-    res.end();
-    runOut(body);
-  } else {
+  if (isStream && hasBody && req.method !== 'HEAD') {
     res.flushHeaders();
     // The connection is destroyed by `pipeline` on failure: without its last chunk the answer is visibly incomplete.
-    pipeline(body, res, () => undefined);
+    if (rest === 'none') pipeline(body, res, () => undefined);
+    else pipeBesideRequest(body, req, res, clock);
+    return;
   }
+  if (isStream) runOut(body);
+  if (rest === 'large') {
+    if (!isStream && hasBody && req.method !== 'HEAD') res.write(body);
+    else res.flushHeaders();
+    endWhenRead(req, res, clock);
+    return;
+  }
+  if (!isStream && hasBody) res.end(body);
+  else res.end();
+  if (rest === 'small') req.resume();
+}
+
+/** As above for a request whose body may still be read by the handler, or be dropped when that has ended. */
+function pipeBesideRequest(body: Readable, req: IncomingMessage, res: ServerResponse, clock: Clock): void {
+  pipelineToOpenEnd(body, res, { end: false }).then(
+    () => endWhenRead(req, res, clock),
+    () => res.destroy(),
+  );
+}
+
+/** Takes an answer that nobody will get any more. */
+export function forgetAnswer({ body }: SentAnswer['answer']): void {
+  if (!(body instanceof Uint8Array)) runOut(body);
 }
 
 /** Nobody can read this any more: production stops. */

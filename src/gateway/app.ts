@@ -27,6 +27,7 @@ export interface AppPorts {
   /** Read for each call: the configuration may change. */
   readonly maxBodyBytes: () => number;
   readonly bodyTimeoutMs: number;
+  readonly bodyIdleTimeoutMs: number;
   readonly isDraining: () => boolean;
 }
 

@@ -45,9 +45,14 @@ const NOT_ANSWERED = new Set([
 
 /**
  * The request's headers as the handler sees them: a flat list, repeated names kept, in the order and spelling they came
- * in. `bodyBytes` becomes `Content-Length` where the caller sent chunks.
+ * in. `bodyBytes` becomes `Content-Length` where the caller sent chunks; undefined while it is not known.
  */
-export function forwardedHeaders(req: IncomingMessage, callId: string, deadlineMs: number, bodyBytes: number): string[] {
+export function forwardedHeaders(
+  req: IncomingMessage,
+  callId: string,
+  deadlineMs: number,
+  bodyBytes: number | undefined,
+): string[] {
   const raw = req.rawHeaders;
   const named = namedByConnection(req.headers.connection);
   const forwarded: string[] = [];
@@ -57,7 +62,8 @@ export function forwardedHeaders(req: IncomingMessage, callId: string, deadlineM
     if (NOT_FORWARDED.has(lowerCase) || named?.has(lowerCase) === true) continue;
     forwarded.push(name, raw[index + 1] as string);
   }
-  if (req.headers['transfer-encoding'] !== undefined) forwarded.push('Content-Length', String(bodyBytes));
+  if (bodyBytes !== undefined && req.headers['transfer-encoding'] !== undefined)
+    forwarded.push('Content-Length', String(bodyBytes));
   forwarded.push('X-Call-Id', callId, 'X-Deadline-Ms', String(Math.floor(deadlineMs)));
   forwarded.push('X-Forwarded-For', req.socket.remoteAddress ?? '', 'X-Forwarded-Proto', 'http');
   if (req.headers.host !== undefined) forwarded.push('X-Forwarded-Host', req.headers.host);

@@ -3,9 +3,9 @@ import { errorTable, toFaasError } from '../errors.ts';
 import type { ErrorCode, FaasError } from '../errors.ts';
 import type { Clock } from '../observability/clock.ts';
 import type { Logger } from '../observability/logger.ts';
-import { declaredLengthBytes } from './read-body.ts';
 import type { RequestContext } from './request-context.ts';
 import { isOver } from './request-context.ts';
+import { endWhenRead, unreadRest } from './unread-body.ts';
 
 /** Failures of the function's own; all others are the platform's or the caller's. */
 const FUNCTION_CODES: ReadonlySet<ErrorCode> = new Set([
@@ -25,11 +25,6 @@ const RETRY_AFTER_SECONDS: Partial<Record<ErrorCode, number>> = { draining: 5, h
 
 /** The end of an instance is logged without its call; callers are told to look for theirs. Tracebacks name it themselves. */
 const CALL_KILLING_CODES: ReadonlySet<ErrorCode> = new Set(['crash', 'oom', 'bad_response', 'timeout'] as const);
-
-/** How much of an unread body may still come over a connection that is kept. */
-const DISCARD_MAX_BYTES = 64 * 1024;
-/** How long a client that still sends is listened to, so that it reads the answer instead of a reset connection. */
-const LINGER_MS = 2000;
 
 export interface ProblemPorts {
   readonly logger: Logger;
@@ -80,7 +75,9 @@ export function sendProblem(
     return;
   }
   const body = Buffer.from(`${JSON.stringify(problemBody(error, context.callId))}\n`);
-  const rest = unreadRest(req, error);
+  const rest = unreadRest(req);
+  // Who has no key, or was too slow, gets no second request on this connection while a body is still coming.
+  const closes = rest === 'large' || (rest === 'small' && (error.status === 401 || error.status === 408));
   const headers = context.headers(ports.clock.nowMs() - context.arrivedMs);
   headers.push('Content-Type', 'application/problem+json', 'Content-Length', String(body.length));
   headers.push('X-Faas-Error', FUNCTION_CODES.has(error.code) ? 'function' : 'platform');
@@ -90,37 +87,17 @@ export function sendProblem(
     headers.push('Retry-After', String(Math.max(1, Math.ceil(error.retryAfterSeconds ?? RETRY_AFTER_SECONDS[error.code] ?? 1))));
   }
   if (Array.isArray(error.context['allow'])) headers.push('Allow', error.context['allow'].join(', '));
-  if (rest !== 'none' || ports.isDraining()) headers.push('Connection', 'close');
+  if (closes || ports.isDraining()) headers.push('Connection', 'close');
   res.writeHead(error.status, headers);
-  if (rest !== 'lingering' || context.expectsContinue) {
+  if (!closes || context.expectsContinue) {
     res.end(body);
+    // What began to be read would otherwise stand still for ever, and the next request behind it.
+    if (rest === 'small' && !context.expectsContinue) req.resume();
     return;
   }
-  linger(req, res, body, ports.clock);
-}
-
-/** What of the body is still to come: `none` (or little enough to read and forget), else the connection has to close. */
-function unreadRest(req: IncomingMessage, error: FaasError): 'none' | 'lingering' {
-  if (req.complete) return 'none';
-  const lengthBytes = declaredLengthBytes(req);
-  if (lengthBytes === 0) return 'none';
-  // Who has no key gets no second request on this connection while a body is still coming.
-  return lengthBytes !== undefined && lengthBytes <= DISCARD_MAX_BYTES && error.status !== 401 && error.status !== 408
-    ? 'none'
-    : 'lingering';
-}
-
-/**
- * Sends the whole answer, then reads and forgets what still comes before the connection closes: closing at once would
- * reset it, and the client would lose the answer while it sends (RFC 9112, section 9.6).
- */
-function linger(req: IncomingMessage, res: ServerResponse, body: Buffer, clock: Clock): void {
   if (req.method === 'HEAD') res.flushHeaders();
   else res.write(body);
-  const cancelTimer = clock.schedule(LINGER_MS, () => res.end());
-  res.on('close', cancelTimer);
-  req.on('end', () => res.end());
-  req.resume();
+  endWhenRead(req, res, ports.clock);
 }
 
 function challenge(req: IncomingMessage): string {

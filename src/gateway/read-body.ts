@@ -13,6 +13,25 @@ const ARRIVING_MAX_BYTES = 512 * 1024 * 1024;
 /** Of this process, whose memory it is. */
 let arrivingBytes = 0;
 
+/** What one arriving body holds of that memory. */
+export class ArrivingShare {
+  #bytes = 0;
+
+  /** The error to refuse the body with when there is no room. */
+  take(bytes: number): FaasError | undefined {
+    this.#bytes += bytes;
+    arrivingBytes += bytes;
+    if (arrivingBytes <= ARRIVING_MAX_BYTES) return undefined;
+    return new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 });
+  }
+
+  /** Any number of times. */
+  release(): void {
+    arrivingBytes -= this.#bytes;
+    this.#bytes = 0;
+  }
+}
+
 export interface BodyLimits {
   readonly maxBytes: number;
   /** From now until the last byte. */
@@ -42,23 +61,19 @@ export function readBody(
 ): Promise<Buffer> {
   const lengthBytes = declaredLengthBytes(req);
   if (lengthBytes === 0) return Promise.resolve(EMPTY);
-  if (lengthBytes !== undefined && lengthBytes > limits.maxBytes) return Promise.reject(tooLarge(limits.maxBytes));
+  if (lengthBytes !== undefined && lengthBytes > limits.maxBytes) return Promise.reject(bodyTooLarge(limits.maxBytes));
   if (expectsContinue) res.writeContinue();
   return new Promise((resolve, reject) => {
-    let ownBytes = 0;
+    const share = new ArrivingShare();
     const count = (chunk: Buffer): void => {
-      ownBytes += chunk.length;
-      arrivingBytes += chunk.length;
-      if (arrivingBytes > ARRIVING_MAX_BYTES) {
-        refuse(new FaasError('capacity', { detail: 'Too many bodies arrive at the same time.', retryAfterSeconds: 1 }));
-      }
+      const refusal = share.take(chunk.length);
+      if (refusal !== undefined) refuse(refusal);
     };
     // What is dropped of a refused body is not held, so it does not count. Any number of times.
     const release = (): void => {
       cancelTimer();
       req.off('data', count);
-      arrivingBytes -= ownBytes;
-      ownBytes = 0;
+      share.release();
     };
     // raw-body hears of a connection that is cut while it is paused late or never: nothing may wait for it.
     const refuse = (error: FaasError): void => {
@@ -77,13 +92,13 @@ export function readBody(
       },
       (error: RawBodyError) => {
         release();
-        reject(error.type === 'entity.too.large' ? tooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
+        reject(error.type === 'entity.too.large' ? bodyTooLarge(limits.maxBytes) : new FaasError('cancelled', { cause: error }));
       },
     );
   });
 }
 
-function tooLarge(maxBytes: number): FaasError {
+export function bodyTooLarge(maxBytes: number): FaasError {
   return new FaasError('body_too_large', {
     detail: `The body may have ${maxBytes} bytes.`,
     context: { max_body_bytes: maxBytes },

@@ -10,7 +10,7 @@ export class RequestContext {
   /** On the scale of `Clock.nowMs()`. */
   readonly arrivedMs: number;
   /** The client waits for `100 Continue` before it sends the body. */
-  readonly expectsContinue: boolean;
+  expectsContinue: boolean;
   caller: Caller | undefined;
   functionName: string | undefined;
   version: string | undefined;

@@ -29,8 +29,10 @@ export interface GatewayPorts {
 }
 
 export interface GatewayOptions {
-  /** From the end of the head to the end of the body; not for `/git`. */
+  /** From the end of the head to the end of the body, or of the beginning of a long one; not for `/git`. */
   readonly bodyTimeoutMs?: number;
+  /** How long a body that is read during its call may pause while somebody waits for it. */
+  readonly bodyIdleTimeoutMs?: number;
   /** From the first byte to the end of the head. */
   readonly headersTimeoutMs?: number;
   /** How long a connection without a request is kept. */
@@ -40,6 +42,7 @@ export interface GatewayOptions {
 
 /** Generous: only who has a key is read at all. */
 const BODY_TIMEOUT_MS = 300_000;
+const BODY_IDLE_TIMEOUT_MS = 30_000;
 const HEADERS_TIMEOUT_MS = 20_000;
 const KEEP_ALIVE_TIMEOUT_MS = 5_000;
 const CONNECTIONS_MAX = 10_000;
@@ -64,6 +67,7 @@ export class Gateway {
       rateLimiter: new RateLimiter(ports.clock),
       routes: createRoutes(ports, isDraining),
       bodyTimeoutMs: options.bodyTimeoutMs ?? BODY_TIMEOUT_MS,
+      bodyIdleTimeoutMs: options.bodyIdleTimeoutMs ?? BODY_IDLE_TIMEOUT_MS,
       isDraining,
     });
     this.#server = createServer(

@@ -31,7 +31,9 @@ import { finalFailure, type RunningCall } from './running-call.ts';
  *
  * Guarantees: a call whose deadline passes, whose caller goes away while it runs alone, or which fails with anything but a
  * HandlerFault has the whole tree killed, and is answered only when no process is left. The first cause of a failure
- * is the one reported. Calls that ran beside a failed one fail with `crash`. The owner hears of the end exactly once.
+ * is the one reported. Calls that ran beside a failed one fail with `crash`. A call whose caller goes away while others run
+ * beside it is cancelled: its caller is told at once, the runner is asked to end it, and its slot is taken until the runner
+ * did, or until its deadline kills the instance. The owner hears of the end exactly once.
  */
 export type InstanceState = 'starting' | 'ready' | 'busy' | 'stopping' | 'dead';
 
@@ -177,6 +179,8 @@ export class GuardedInstance {
     }
     const signal = invocation.signal;
     if (signal?.aborted) return Promise.reject(new FaasError('cancelled'));
+    const broken = invocation.rest?.errored;
+    if (broken !== undefined && broken !== null) return Promise.reject(toFaasError(broken));
     this.#state = 'busy';
     this.#invocations += 1;
     this.#lastUsedMs = this.#clock.nowMs();
@@ -190,6 +194,7 @@ export class GuardedInstance {
         onAbort: undefined,
         body: undefined,
         failure: undefined,
+        isCancelled: false,
       };
       this.#calls.add(call);
       this.#deadline.arm(deadlineMs);
@@ -245,53 +250,55 @@ export class GuardedInstance {
 
   #answered(call: RunningCall, answer: HandlerAnswer): void {
     const body = answer.body;
-    const isWanted = this.#calls.has(call) && call.failure === undefined;
-    if (body instanceof Readable) this.#follow(call, body, isWanted);
-    else if (isWanted || this.#end === undefined) this.#release(call);
-    // Too late: the instance is being killed, and the call hears why when it is dead.
-    if (isWanted) call.resolve(answer);
-  }
-
-  #follow(call: RunningCall, body: Readable, isWanted: boolean): void {
-    body.on('error', () => undefined); // Whoever reads it handles the error; unread, it must not end the daemon.
-    if (this.#end !== undefined || !this.#calls.has(call)) {
-      body.destroy(call.failure);
+    // Whoever reads it handles the error; unread, it must not end the daemon.
+    if (body instanceof Readable) body.on('error', () => undefined);
+    if (!this.#calls.has(call) || call.failure !== undefined) {
+      // Too late: the caller was told, or hears it when the instance is dead.
+      if (body instanceof Readable) body.destroy(call.failure);
       return;
     }
+    if (body instanceof Readable) this.#follow(call, body);
+    else this.#release(call);
+    call.resolve(answer);
+  }
+
+  #follow(call: RunningCall, body: Readable): void {
     call.body = body;
     body.once('close', () => this.#streamClosed(call, body));
     if (body.closed) this.#streamClosed(call, body);
-    else if (!isWanted) body.resume(); // Cancelled beside other calls: read to its end, so that the slot becomes free.
   }
 
   #failed(call: RunningCall, error: FaasError): void {
     if (!this.#calls.has(call)) return;
     if (!isFaultOfHandler(error)) this.#killFor(call, error);
-    else if (call.failure === undefined || this.#end === undefined) {
+    else if (call.failure === undefined) {
       this.#release(call);
-      call.reject(call.failure ?? error);
+      call.reject(error);
     }
   }
 
   #streamClosed(call: RunningCall, body: Readable): void {
     if (!this.#calls.has(call)) return;
     const error = body.errored;
+    if (call.isCancelled) return;
     if (error === null && body.readableEnded) this.#release(call);
     else if (error !== null && isFaultOfHandler(error)) this.#release(call);
     else if (error instanceof FaasError) this.#killFor(call, error);
-    else this.#killFor(call, new FaasError('cancelled', { detail: 'The answer was not read to its end.' }));
+    else this.#cancel(call, 'The answer was not read to its end.');
   }
 
-  #cancel(call: RunningCall): void {
-    if (!this.#calls.has(call)) return;
-    const error = new FaasError('cancelled');
-    if (this.#calls.size === 1 || call.body !== undefined) {
+  #cancel(call: RunningCall, detail?: string): void {
+    if (!this.#calls.has(call) || call.failure !== undefined) return;
+    const error = new FaasError('cancelled', detail === undefined ? {} : { detail });
+    if (this.#calls.size === 1) {
       this.#killFor(call, error);
       return;
     }
-    // Others run beside it: it keeps its slot until the handler is done, and only the answer is dropped.
-    call.failure ??= error;
-    call.reject(call.failure);
+    call.isCancelled = true;
+    call.failure = error;
+    call.reject(error);
+    call.body?.destroy();
+    void this.#instance?.cancel(call.invocation).then(() => this.#release(call));
   }
 
   #expire(nowMs: number): number {
@@ -325,7 +332,8 @@ export class GuardedInstance {
   #killFor(call: RunningCall, error: FaasError): void {
     call.failure ??= error;
     call.body?.destroy(call.failure);
-    this.#kill({ cause: call.failure.code, detail: call.failure.detail });
+    const { code, detail } = call.isCancelled ? error : call.failure;
+    this.#kill({ cause: code, detail });
   }
 
   #kill(end: InstanceEnd): void {

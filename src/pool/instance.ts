@@ -21,6 +21,12 @@ export interface Invocation {
   readonly body: Uint8Array;
   /** Whose key it came with: waiting calls of one function are served in turns of their callers. */
   readonly caller?: string | undefined;
+  /**
+   * What follows `body`, when that is only the beginning of one too long to wait for. Arrives only while it is read. Fails with
+   * `body_too_large`, `request_timeout` or `cancelled`. Whoever runs the call destroys it when the call ended, which drops
+   * what still comes. Such a call can be sent once only.
+   */
+  readonly rest?: Readable | undefined;
   /** Aborted when the caller went away before the answer ended. */
   readonly signal?: CallSignal | undefined;
 }
@@ -29,7 +35,7 @@ export interface HandlerAnswer {
   readonly status: number;
   /** Flat list name, value, …; already checked: no CR, LF, NUL, no header that only the gateway may set. */
   readonly headers: readonly string[];
-  /** A stream occupies the instance until it closed; destroying it early stops the handler's production by killing the instance. */
+  /** A stream occupies its slot until it was read to its end. Destroyed early, what still comes of it is dropped; the guard ends the production. */
   readonly body: Uint8Array | Readable;
   /** Milliseconds in the handler, measured in the runner; for a stream until its first chunk. */
   readonly execMs: number;
@@ -82,10 +88,11 @@ export interface InstanceExit {
 
 /**
  * The handler failed and its instance is as good as before: it raised (`handler_error`), or returned a value that is no
- * answer (`bad_response`), which the runner itself noticed.
+ * answer (`bad_response`), which the runner itself noticed; or it raised because the body of its call did not arrive whole,
+ * and the error is the body's.
  */
 export class HandlerFault extends FaasError {
-  constructor(code: 'handler_error' | 'bad_response', facts: ErrorFacts) {
+  constructor(code: 'handler_error' | 'bad_response' | 'body_too_large' | 'request_timeout' | 'cancelled', facts: ErrorFacts) {
     super(code, facts);
   }
 }
@@ -106,6 +113,11 @@ export interface Instance {
    * instance stays usable), or with FaasError `crash`, `oom`, `bad_response` (it does not). Has no deadline of its own.
    */
   invoke(invocation: Invocation, deadlineMs: number): Promise<HandlerAnswer>;
+  /**
+   * Tells the runner that the caller of a running call is gone; what still comes of its answer is dropped. Resolves when the
+   * runner has ended the call, which may take as long as it likes; not at all when the instance ends first. Never rejects.
+   */
+  cancel(invocation: Invocation): Promise<void>;
   /** Kills the whole tree. Any number of times, in any state. Resolves once no process of the instance is left. */
   kill(): Promise<void>;
   /** Resolves once, when no process is left, whoever caused it. Never rejects. */

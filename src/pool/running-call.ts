@@ -16,6 +16,8 @@ export interface RunningCall {
   body: Readable | undefined;
   /** The first cause; decides what the caller is told once the instance is dead. */
   failure: FaasError | undefined;
+  /** Its caller left while others ran beside it: it has been told, and the slot is free when the runner ends the call. */
+  isCancelled: boolean;
 }
 
 /** What a call that was running at the end is told. The runtime's last word names a cause that the broken channel hid. */
@@ -23,7 +25,7 @@ export function finalFailure(failure: FaasError | undefined, exit: InstanceExit,
   if (failure === undefined) {
     return exit.cause !== 'stopped' && end.cause === exit.cause
       ? new FaasError(exit.cause, told(exit.detail, exit.context, exit))
-      : new FaasError('crash', { detail: `The instance was ended under the call, because of something else: ${end.cause}.` });
+      : new FaasError('crash', { detail: `The instance was ended under the call, because ${reasonOf(end)}.` });
   }
   if (failure.code === 'crash' && (exit.cause === 'oom' || exit.cause === 'bad_response')) {
     return new FaasError(exit.cause, { ...told(exit.detail, exit.context, exit), cause: failure });
@@ -39,4 +41,9 @@ function told(
   exit: InstanceExit,
 ): { detail: string; context: Readonly<Record<string, unknown>> } {
   return withLimits(detail, context, exit.limits ?? []);
+}
+
+function reasonOf(end: InstanceEnd): string {
+  if (end.cause === 'timeout') return 'another call of its instance timed out, which kills the whole instance';
+  return `of something else: ${end.cause}`;
 }

@@ -209,6 +209,8 @@ const outcomes: Partial<Record<ErrorCode, Outcome>> = {
   queue_slow: 'rejected',
   capacity: 'rejected',
   draining: 'rejected',
+  body_too_large: 'rejected',
+  request_timeout: 'rejected',
   cancelled: 'cancelled',
 };
 

@@ -60,6 +60,13 @@ export function encodeFrame(type: FrameType, call: number, payload: Uint8Array =
   return frame;
 }
 
+/** What stands before a payload that is written by itself, because it is too large to be copied. */
+export function encodeHeader(type: FrameType, call: number, payloadBytes: number): Buffer {
+  const header = Buffer.allocUnsafe(FRAME_HEADER_BYTES);
+  writeHeader(header, type, call, payloadBytes);
+  return header;
+}
+
 /** A frame whose payload is one JSON object. */
 export function encodeJson(type: FrameType, call: number, value: object): Buffer {
   const text = JSON.stringify(value);
@@ -188,8 +195,8 @@ export class FrameDecoder {
 
 const EMPTY: Buffer = Buffer.alloc(0);
 
-function writeHeader(frame: Buffer, type: FrameType, call: number): void {
-  frame.writeUInt32BE(frame.length - 4, 0);
+function writeHeader(frame: Buffer, type: FrameType, call: number, payloadBytes = frame.length - FRAME_HEADER_BYTES): void {
+  frame.writeUInt32BE(payloadBytes + COUNTED_HEADER_BYTES, 0);
   frame.writeUInt8(type, 4);
   frame.writeUInt32BE(Math.floor(call / 2 ** 32), 5);
   frame.writeUInt32BE(call >>> 0, 9);

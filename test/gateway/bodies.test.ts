@@ -126,7 +126,7 @@ test.serial(
       socket.on('data', (data) => (answer += data.toString('latin1')));
       socket.on('error', () => {});
       const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
-      socket.write(`POST /invoke/echo HTTP/1.1\r\n${HEAD}Content-Length: ${350 * mebi}\r\n\r\n`);
+      socket.write(`POST /functions HTTP/1.1\r\n${HEAD}Content-Type: application/json\r\nContent-Length: ${350 * mebi}\r\n\r\n`);
       for (let sent = 0; sent < 300 && answer === '' && !socket.destroyed; sent += 1) {
         if (socket.write(piece)) continue;
         await Promise.race([new Promise<void>((resolve) => socket.once('drain', () => resolve())), closed]);

@@ -39,6 +39,8 @@ export class MemoryInstance implements Instance {
   readonly #runtime: MemoryRuntime;
   readonly #exit = Promise.withResolvers<InstanceExit>();
   readonly #failing = new Set<(error: FaasError) => void>();
+  /** Of the calls whose handlers run, or whose streams nobody has ended. */
+  readonly #ends = new Map<Invocation, PromiseWithResolvers<void>>();
   #isDead = false;
   #isDying = false;
 
@@ -59,20 +61,34 @@ export class MemoryInstance implements Instance {
         return;
       }
       this.#failing.add(reject);
+      this.#ends.set(invocation, Promise.withResolvers());
       this.#runtime.calls.push({ callId: invocation.callId, instanceId: this.id });
       const handle = async (): Promise<HandlerAnswer> => this.#runtime.handler(invocation, this);
       handle().then(
         (answer) => {
           this.#failing.delete(reject);
-          if (answer.body instanceof Readable) this.#watch(answer.body);
+          if (answer.body instanceof Readable) this.#watch(invocation, answer.body);
+          else this.endCall(invocation);
           resolve(answer);
         },
         (error: unknown) => {
           this.#failing.delete(reject);
+          this.endCall(invocation);
           reject(error);
         },
       );
     });
+  }
+
+  cancel(invocation: Invocation): Promise<void> {
+    this.#runtime.cancels.push(invocation.callId);
+    return this.#ends.get(invocation)?.promise ?? Promise.resolve();
+  }
+
+  /** The runner says that the call is over. Of itself when its handler ended, or its stream was read to the end. */
+  endCall(invocation: Invocation): void {
+    this.#ends.get(invocation)?.resolve();
+    this.#ends.delete(invocation);
   }
 
   async kill(): Promise<void> {
@@ -98,12 +114,12 @@ export class MemoryInstance implements Instance {
     return Promise.resolve({ memoryBytes: mebibyte, peakMemoryBytes: undefined, cpuMs: undefined, throttling: undefined });
   }
 
-  #watch(body: Readable): void {
+  #watch(invocation: Invocation, body: Readable): void {
     const breakOff = (error: FaasError): void => void body.destroy(error);
     this.#failing.add(breakOff);
     body.once('close', () => {
       this.#failing.delete(breakOff);
-      if (!body.readableEnded) void this.kill();
+      if (body.readableEnded) this.endCall(invocation);
     });
   }
 }
@@ -114,6 +130,8 @@ export class MemoryRuntime implements Runtime {
   startMs: number;
   killMs: number;
   kills = 0;
+  /** Ids of calls whose runners were told that the caller is gone. */
+  readonly cancels: string[] = [];
   /** Each start takes the first of these, if there is one, and fails with it. */
   readonly startErrors: FaasError[] = [];
   /** Every call that reached a handler. */

@@ -5,17 +5,14 @@ export interface AnswerStreamOwner {
   full(stream: AnswerStream): void;
   /** The reader wants more, or is gone. */
   drained(stream: AnswerStream): void;
-  /** The reader left before the end. */
-  abandoned(stream: AnswerStream): void;
 }
 
 /**
  * The body of a streamed answer, fed by the channel. Ends in one of three ways: complete; broken off, with an error after
- * the last piece that came; abandoned, when it is destroyed by its reader.
+ * the last piece that came; destroyed by its reader, and then what still comes is dropped.
  */
 export class AnswerStream extends Readable {
   readonly #owner: AnswerStreamOwner;
-  #isComplete = false;
   #error: Error | undefined;
   /** What came in one turn of the event loop. */
   #pieces: Buffer[] = [];
@@ -43,14 +40,14 @@ export class AnswerStream extends Readable {
 
   /** ANSWER_END. */
   complete(): void {
-    this.#isComplete = true;
+    if (this.destroyed) return;
     this.#flush();
     this.push(null);
   }
 
   /** The answer breaks off: the reader gets what came, then the error. */
   breakOff(error: Error): void {
-    this.#isComplete = true;
+    if (this.destroyed) return;
     this.#flush();
     this.#error = error;
     this.#breakWhenEmpty(error);
@@ -69,7 +66,6 @@ export class AnswerStream extends Readable {
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
     this.#owner.drained(this);
-    if (!this.#isComplete) this.#owner.abandoned(this);
     callback(error);
   }
 }

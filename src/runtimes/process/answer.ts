@@ -74,3 +74,9 @@ export function handlerError(facts: Record<string, unknown>, what: string, debug
   const context = debug ? { exception, message: facts['detail'], traceback: facts['traceback'] } : {};
   return new HandlerFault('handler_error', withLimits(`${what} ${exception}.`, context, hits));
 }
+
+/** The handler raised because the body of its call broke off: the body's error, after which the instance goes on. */
+export function bodyFault({ code, detail }: FaasError): FaasError {
+  const isBodys = code === 'body_too_large' || code === 'request_timeout';
+  return new HandlerFault(isBodys ? code : 'cancelled', { detail });
+}

@@ -1,5 +1,14 @@
 import type { Socket } from 'node:net';
-import { FRAME, FrameDecoder, MAX_CHUNK_BYTES, MAX_JSON_BYTES, MAX_META_BYTES, type FrameSink } from '../protocol.ts';
+import {
+  encodeHeader,
+  FRAME,
+  FrameDecoder,
+  MAX_CHUNK_BYTES,
+  MAX_JSON_BYTES,
+  MAX_META_BYTES,
+  type FrameSink,
+  type FrameType,
+} from '../protocol.ts';
 
 /** Largest body of an answer that is not streamed; the runner refuses more with `bad_response`. */
 export const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
@@ -16,6 +25,7 @@ const INSTANCE_LIMITS = new Map<number, number>([
   [FRAME.CALL_FAILED, MAX_JSON_BYTES],
   [FRAME.LOG, MAX_JSON_BYTES],
   [FRAME.SANDBOX_FAILED, MAX_JSON_BYTES],
+  [FRAME.BODY_CREDIT, 64],
 ]);
 
 /** Who hears an instance; exchanged when a prepared instance becomes a function's. */
@@ -67,6 +77,16 @@ export class Channel {
 
   write(frame: Buffer): void {
     if (this.#socket.writable) this.#socket.write(frame);
+  }
+
+  /** A frame whose payload is not copied: it must not change any more. */
+  writeWithPayload(type: FrameType, call: number, payload: Uint8Array): void {
+    const socket = this.#socket;
+    if (!socket.writable) return;
+    socket.cork();
+    socket.write(encodeHeader(type, call, payload.byteLength));
+    socket.write(payload);
+    socket.uncork();
   }
 
   /** Stops reading, so that the instance stands still when the socket is full. */

@@ -11,10 +11,20 @@ import type {
   StartPhases,
   StartRequest,
 } from '../../pool/instance.ts';
-import { decodeJson, decodeMeta, encodeJson, encodeMeta, FRAME, ProtocolError, type FrameType } from '../protocol.ts';
-import { handlerError, readAnswerHead, readFailure } from './answer.ts';
+import {
+  decodeJson,
+  decodeMeta,
+  encodeFrame,
+  encodeJson,
+  encodeMeta,
+  FRAME,
+  ProtocolError,
+  type FrameType,
+} from '../protocol.ts';
+import { bodyFault, handlerError, readAnswerHead, readFailure } from './answer.ts';
 import { AnswerStream, type AnswerStreamOwner } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
+import { CallBodies } from './call-bodies.ts';
 import { endOf, initError, outOfMemory, startError } from './instance-end.ts';
 import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
@@ -39,11 +49,13 @@ export interface SpecialisationParts extends OrderParts {
 }
 
 interface PendingCall {
-  readonly callId: string;
+  readonly invocation: Invocation;
   readonly sentMs: number;
   readonly resolve: (answer: HandlerAnswer) => void;
   readonly reject: (error: FaasError) => void;
   stream: AnswerStream | undefined;
+  /** Set when it was cancelled: called at its last frame. */
+  onEnd: (() => void) | undefined;
 }
 
 /**
@@ -61,6 +73,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   readonly #request: StartRequest;
   readonly #parts: SpecialisationParts;
   readonly #gate: LineGate;
+  readonly #bodies: CallBodies;
   readonly #ready = Promise.withResolvers<void>();
   readonly #pending = new Map<number, PendingCall>();
   /** Streams whose readers are behind: the channel stands still for all of them. */
@@ -102,6 +115,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     this.id = prepared.id;
     this.#prepared = prepared;
     this.#channel = prepared.channel;
+    this.#bodies = new CallBodies(prepared.channel);
     this.#request = request;
     this.#parts = parts;
     const { functionName, version } = request;
@@ -148,6 +162,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       );
     }
     const call = ++this.#callCount;
+    const { rest } = invocation;
     const frame = encodeMeta(
       FRAME.INVOKE,
       call,
@@ -159,19 +174,33 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
         call_id: invocation.callId,
         deadline_ms: Math.round(deadlineMs),
         function: this.#request.functionName,
+        ...(rest !== undefined && { streamed: true }),
       },
       invocation.body,
     );
     return new Promise((resolve, reject) => {
       this.#pending.set(call, {
-        callId: invocation.callId,
+        invocation,
         sentMs: this.#parts.clock.nowMs(),
         resolve,
         reject,
         stream: undefined,
+        onEnd: undefined,
       });
       this.#channel.write(frame);
+      if (rest !== undefined) this.#bodies.begin(call, rest);
     });
+  }
+
+  cancel(invocation: Invocation): Promise<void> {
+    for (const [call, pending] of this.#pending) {
+      if (pending.invocation !== invocation) continue;
+      this.#channel.write(encodeFrame(FRAME.CANCEL, call));
+      return new Promise((resolve) => {
+        pending.onEnd = resolve;
+      });
+    }
+    return Promise.resolve();
   }
 
   async kill(): Promise<void> {
@@ -189,6 +218,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
 
   #hear(type: FrameType, call: number, payload: Buffer): void {
     if (type === FRAME.LOG) this.#logged(call, payload);
+    else if (type === FRAME.BODY_CREDIT) this.#credited(call, payload);
     else if (this.#isReady) this.#answered(type, this.#pendingCall(type, call), call, payload);
     else this.#loading(type, payload);
   }
@@ -230,6 +260,19 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     }
   }
 
+  /** Also of a call that ended meanwhile. */
+  #credited(call: number, payload: Buffer): void {
+    if (call === 0 || call > this.#callCount) throw new ProtocolError(`gave credit for call ${call}, which was never made`);
+    this.#bodies.credit(call, payload);
+  }
+
+  /** Its last frame came. */
+  #callEnded(call: number, pending: PendingCall): void {
+    this.#pending.delete(call);
+    this.#bodies.end(call);
+    pending.onEnd?.();
+  }
+
   #pendingCall(type: FrameType, call: number): PendingCall {
     const pending = this.#pending.get(call);
     if (pending === undefined) throw new ProtocolError(`sent a frame of type ${type} for call ${call}, which does not run`);
@@ -257,10 +300,10 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       if (payload.length === 0) throw new ProtocolError('sent an empty piece of an answer');
       stream.feed(payload);
     } else if (type === FRAME.ANSWER_END) {
-      this.#pending.delete(call);
+      this.#callEnded(call, pending);
       stream.complete();
     } else if (type === FRAME.ANSWER_ABORT) {
-      this.#pending.delete(call);
+      this.#callEnded(call, pending);
       stream.breakOff(this.#failed(pending, decodeJson(payload), 'The answer broke off: the handler raised'));
     } else {
       throw new ProtocolError(`sent a frame of type ${type} in the middle of an answer`);
@@ -271,7 +314,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     if (type === FRAME.ANSWER) {
       const { meta, body } = decodeMeta(payload);
       const head = readAnswerHead(meta, this.#elapsedMs(pending));
-      this.#pending.delete(call);
+      this.#callEnded(call, pending);
       pending.resolve({ status: head.status, headers: head.headers, execMs: head.execMs, body });
     } else if (type === FRAME.ANSWER_HEAD) {
       const head = readAnswerHead(decodeJson(payload), this.#elapsedMs(pending));
@@ -279,8 +322,10 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       pending.resolve({ ...head, body: pending.stream });
     } else if (type === FRAME.CALL_FAILED) {
       const facts = decodeJson(payload);
-      const failure = readFailure(facts) ?? this.#failed(pending, facts, 'The handler raised');
-      this.#pending.delete(call);
+      const raised = readFailure(facts) ?? this.#failed(pending, facts, 'The handler raised');
+      const broken = this.#bodies.failureOf(call);
+      const failure = broken === undefined ? raised : bodyFault(broken);
+      this.#callEnded(call, pending);
       if (failure instanceof FaasError) pending.reject(failure);
       else pending.resolve(failure);
     } else {
@@ -301,15 +346,12 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     if (this.#full.delete(stream) && this.#full.size === 0) this.#channel.resume();
   }
 
-  abandoned(): void {
-    void this.kill();
-  }
-
   #logged(call: number, payload: Buffer): void {
     const { stream, text } = decodeJson(payload);
     if ((stream !== 'stdout' && stream !== 'stderr') || typeof text !== 'string')
       throw new ProtocolError('sent a log line of another shape');
-    if (this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.callId })) this.#linesTooMany = 0;
+    if (this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.invocation.callId }))
+      this.#linesTooMany = 0;
     else if (++this.#linesTooMany > LOG_FRAMES_TOO_MANY_MAX) throw new ProtocolError('sent log lines without end');
   }
 
@@ -318,9 +360,9 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     const { traceback, detail } = facts;
     const text = typeof traceback === 'string' ? traceback : typeof detail === 'string' ? detail : '';
     for (const line of text.trimEnd().split('\n', TRACEBACK_LINES_MAX))
-      this.#gate.pass({ stream: 'stderr', text: cutLine(line), callId: pending.callId });
+      this.#gate.pass({ stream: 'stderr', text: cutLine(line), callId: pending.invocation.callId });
     const hits = mergeHits(namedHits(facts['limits'], this.#request), countedHits(this.#prepared.group.events(), this.#request));
-    for (const hit of hits) this.#tellLimit(hit, pending.callId);
+    for (const hit of hits) this.#tellLimit(hit, pending.invocation.callId);
     return handlerError(facts, what, this.#parts.debug, hits);
   }
 
@@ -334,7 +376,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   /** Raw output has no call number: it belongs to the call that runs, when there is exactly one. */
   #onlyCallId(): string | undefined {
     if (this.#pending.size !== 1) return undefined;
-    for (const pending of this.#pending.values()) return pending.callId;
+    for (const pending of this.#pending.values()) return pending.invocation.callId;
     return undefined;
   }
 
@@ -371,9 +413,10 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   }
 
   #rejectPending(error: FaasError): void {
-    const calls = [...this.#pending.values()];
+    const calls = [...this.#pending];
     this.#pending.clear();
-    for (const { stream, reject } of calls) {
+    for (const [call, { stream, reject }] of calls) {
+      this.#bodies.end(call);
       if (stream === undefined) reject(error);
       else stream.breakOff(error);
     }

@@ -9,6 +9,9 @@ from .fast_json import loads, make_dumps
 SPECIALISE = 1
 INVOKE = 2
 CANCEL = 3
+BODY_CHUNK = 4
+BODY_END = 5
+BODY_ABORT = 6
 # Instance -> daemon.
 HELLO = 16
 PREPARED = 17
@@ -22,6 +25,7 @@ ANSWER_ABORT = 24
 CALL_FAILED = 25
 LOG = 26
 SANDBOX_FAILED = 27
+BODY_CREDIT = 28
 # Daemon <-> launcher.
 CONTROL_REQUEST = 64
 CONTROL_EVENT = 65

@@ -19,8 +19,9 @@ from . import async_calls, signatures
 from .limit_hints import limits_of
 from .loading import Handler, InitFailed, describe, load
 from .frames import (
-    ANSWER, ANSWER_ABORT, ANSWER_CHUNK, ANSWER_END, ANSWER_HEAD, Bytes, CALL_FAILED, CANCEL, CHANNEL_LIMIT_BYTES, CHUNK_MAX_BYTES,
-    decode_json, decode_meta, encode, encode_json, encode_meta, Frame, FrameReader, INIT_FAILED, INVOKE, READY, SPECIALISE, write_all,
+    ANSWER, ANSWER_ABORT, ANSWER_CHUNK, ANSWER_END, ANSWER_HEAD, BODY_ABORT, BODY_CHUNK, BODY_END, Bytes, CALL_FAILED, CANCEL,
+    CHANNEL_LIMIT_BYTES, CHUNK_MAX_BYTES, decode_json, decode_meta, encode, encode_json, encode_meta, Frame, FrameReader,
+    INIT_FAILED, INVOKE, READY, SPECIALISE, write_all,
 )
 from .answer import Answer, BadResponse, encode_head, from_http_exception, make, to_chunk
 from .channel import Channel
@@ -30,6 +31,7 @@ from .prepare import tell_failure
 from .request import BadRequest, Request
 from .sandbox import Function, Sandbox, StepFailed
 from .specialise import code_root, dependencies_root, specialise
+from .streamed_body import BodyBroken, read_rest
 
 #: Exit statuses; for people, the frames say more.
 EXIT_INIT_FAILED = 71
@@ -127,7 +129,7 @@ class Runner:
                     _exit(0)
                 if frame.type == INVOKE:
                     self._call(frame)
-                elif frame.type != CANCEL:  # One call at a time: who cancels kills.
+                elif frame.type not in (CANCEL, BODY_CHUNK, BODY_END, BODY_ABORT):  # One call at a time: who cancels kills.
                     _exit(EXIT_PROTOCOL)
         except BaseException:
             # The channel is gone or garbled, or a signal handler of the function raised outside a call.
@@ -136,7 +138,14 @@ class Runner:
     def _call(self, frame: Frame) -> None:
         """Answers one call. Returns in every case but a lost channel."""
         call = frame.call
-        request = Request(*decode_meta(frame.payload))
+        meta, body = decode_meta(frame.payload)
+        if "streamed" in meta:
+            try:
+                body = read_rest(self._reader, self._channel, call, body)
+            except BodyBroken as error:
+                self._call_failed(call, "handler_error", error)
+                return
+        request = Request(meta, body)
         self._output.call = call
         begin = perf_counter_ns()
         try:
