@@ -13,6 +13,7 @@ export const FRAME = {
   BODY_CHUNK: 4,
   BODY_END: 5,
   BODY_ABORT: 6,
+  ANSWER_CREDIT: 7,
   HELLO: 16,
   PREPARED: 17,
   READY: 18,

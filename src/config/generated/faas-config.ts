@@ -38,7 +38,7 @@ export type System = {
    */
   warm_instance_ttl?: number | string;
   /**
-   * Largest body of a request, 1Ki to 1Gi; more is answered 413 before it is read.
+   * Largest body of a request, 1Ki to 1Gi; more is answered 413.
    */
   max_body_size?: string;
   /**

@@ -1,10 +1,18 @@
 import { Readable } from 'node:stream';
+import { MAX_CHUNK_BYTES, ProtocolError } from '../protocol.ts';
+
+/** What of one streamed answer may be on its way, sent by the instance and not taken by the reader. */
+export const ANSWER_WINDOW_BYTES = 2 * MAX_CHUNK_BYTES;
+/** Less is not worth a frame, while there is room for another piece. */
+const CREDIT_MIN_BYTES = 64 * 1024;
 
 export interface AnswerStreamOwner {
   /** The reader is slow: read no more from the instance. */
   full(stream: AnswerStream): void;
   /** The reader wants more, or is gone. */
   drained(stream: AnswerStream): void;
+  /** So many bytes more have gone to the reader or were dropped. Only of a stream with a window. */
+  taken(stream: AnswerStream, bytes: number): void;
 }
 
 /**
@@ -12,22 +20,41 @@ export interface AnswerStreamOwner {
  * the last piece that came; destroyed by its reader, and then what still comes is dropped.
  */
 export class AnswerStream extends Readable {
+  readonly call: number;
   readonly #owner: AnswerStreamOwner;
+  readonly #hasWindow: boolean;
+  /** The last frame came: no credit is wanted any more. */
+  #isComplete = false;
   #error: Error | undefined;
   /** What came in one turn of the event loop. */
   #pieces: Buffer[] = [];
+  #heldBytes = 0;
+  /** Neither taken nor dropped, as the instance knows it. */
+  #unreturnedBytes = 0;
 
-  constructor(owner: AnswerStreamOwner) {
-    super({ highWaterMark: 256 * 1024 });
+  constructor(call: number, owner: AnswerStreamOwner, hasWindow: boolean) {
+    super({ highWaterMark: MAX_CHUNK_BYTES });
+    this.call = call;
     this.#owner = owner;
+    this.#hasWindow = hasWindow;
     // It may break off before its reader has it; a reader that comes later still gets the error.
     this.on('error', () => {});
   }
 
-  /** ANSWER_CHUNK. Pieces that came together go on as one: a flood of single bytes would hold up everybody's calls. */
+  /**
+   * ANSWER_CHUNK. Pieces that came together go on as one: a flood of single bytes would hold up everybody's calls. Throws
+   * ProtocolError when it is too much for the window.
+   */
   feed(chunk: Buffer): void {
-    if (this.destroyed) return;
+    this.#unreturnedBytes += chunk.length;
+    if (this.#hasWindow && this.#unreturnedBytes > ANSWER_WINDOW_BYTES)
+      throw new ProtocolError(`sent more than ${ANSWER_WINDOW_BYTES} bytes of an answer ahead of its reader`);
+    if (this.destroyed) {
+      this.#returnTaken();
+      return;
+    }
     this.#pieces.push(chunk);
+    this.#heldBytes += chunk.length;
     if (this.#pieces.length === 1) queueMicrotask(() => this.#flush());
   }
 
@@ -35,11 +62,14 @@ export class AnswerStream extends Readable {
     const [first, ...others] = this.#pieces;
     if (first === undefined || this.destroyed) return;
     this.#pieces = [];
-    if (!this.push(others.length === 0 ? first : Buffer.concat([first, ...others]))) this.#owner.full(this);
+    this.#heldBytes = 0;
+    if (this.push(others.length === 0 ? first : Buffer.concat([first, ...others]))) this.#returnTaken();
+    else this.#owner.full(this);
   }
 
   /** ANSWER_END. */
   complete(): void {
+    this.#isComplete = true;
     if (this.destroyed) return;
     this.#flush();
     this.push(null);
@@ -47,6 +77,7 @@ export class AnswerStream extends Readable {
 
   /** The answer breaks off: the reader gets what came, then the error. */
   breakOff(error: Error): void {
+    this.#isComplete = true;
     if (this.destroyed) return;
     this.#flush();
     this.#error = error;
@@ -54,8 +85,25 @@ export class AnswerStream extends Readable {
   }
 
   override _read(): void {
-    if (this.#error === undefined) this.#owner.drained(this);
-    else this.#breakWhenEmpty(this.#error);
+    if (this.#error !== undefined) {
+      this.#breakWhenEmpty(this.#error);
+      return;
+    }
+    this.#owner.drained(this);
+    // The read that calls this has yet to take its piece.
+    if (this.#hasWindow) queueMicrotask(() => this.#returnTaken());
+  }
+
+  /**
+   * Says how much is gone. Comes whenever the buffer has fallen below its mark, which is half the window: then there is room
+   * for the largest piece, so the instance never waits for credit that nobody is going to give.
+   */
+  #returnTaken(): void {
+    if (!this.#hasWindow || this.#isComplete) return;
+    const takenBytes = this.#unreturnedBytes - (this.destroyed ? 0 : this.readableLength + this.#heldBytes);
+    if (takenBytes === 0 || (takenBytes < CREDIT_MIN_BYTES && this.#unreturnedBytes <= ANSWER_WINDOW_BYTES / 2)) return;
+    this.#unreturnedBytes -= takenBytes;
+    this.#owner.taken(this, takenBytes);
   }
 
   #breakWhenEmpty(error: Error): void {
@@ -65,7 +113,9 @@ export class AnswerStream extends Readable {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
+    this.#pieces = [];
     this.#owner.drained(this);
+    this.#returnTaken();
     callback(error);
   }
 }

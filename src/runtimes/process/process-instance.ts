@@ -7,7 +7,6 @@ import type {
   InstanceExit,
   InstanceUsage,
   Invocation,
-  LimitHit,
   StartPhases,
   StartRequest,
 } from '../../pool/instance.ts';
@@ -22,22 +21,20 @@ import {
   type FrameType,
 } from '../protocol.ts';
 import { bodyFault, handlerError, readAnswerHead, readFailure } from './answer.ts';
-import { AnswerStream, type AnswerStreamOwner } from './answer-stream.ts';
+import { AnswerFlow } from './answer-flow.ts';
+import type { AnswerStream } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
 import { CallBodies } from './call-bodies.ts';
 import { endOf, initError, outOfMemory, startError } from './instance-end.ts';
+import { InstanceLog } from './instance-log.ts';
 import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
-import { cutLine, LineGate } from './log-lines.ts';
 import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
 import { readProcessUsage } from './process-usage.ts';
 import { specialiseOrder, type OrderParts } from './specialise-order.ts';
 
 /** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
 const CHANNEL_LOST_MS = 200;
-/** Our runner keeps to the allowed rate of lines by itself; who sends so many beyond it only wants to keep the daemon busy. */
-const LOG_FRAMES_TOO_MANY_MAX = 10_000;
-const TRACEBACK_LINES_MAX = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
 
@@ -63,7 +60,7 @@ interface PendingCall {
  * exactly one of ANSWER, ANSWER_END, ANSWER_ABORT and CALL_FAILED, or by the instance's end. The first cause of the end
  * is the one that is told.
  */
-export class ProcessInstance implements Instance, AnswerStreamOwner {
+export class ProcessInstance implements Instance {
   readonly mode = 'process';
   readonly id: string;
   readonly exited: Promise<InstanceExit>;
@@ -72,17 +69,13 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   readonly #channel: Channel;
   readonly #request: StartRequest;
   readonly #parts: SpecialisationParts;
-  readonly #gate: LineGate;
+  readonly #log: InstanceLog;
   readonly #bodies: CallBodies;
   readonly #ready = Promise.withResolvers<void>();
   readonly #pending = new Map<number, PendingCall>();
-  /** Streams whose readers are behind: the channel stands still for all of them. */
-  readonly #full = new Set<AnswerStream>();
-  readonly #toldLimits = new Set<string>();
+  readonly #flow: AnswerFlow;
   #isReady = false;
   #callCount = 0;
-  /** Log frames since the last one that was let through. */
-  #linesTooMany = 0;
   #cause: InstanceExit | undefined;
 
   /**
@@ -116,13 +109,14 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     this.#prepared = prepared;
     this.#channel = prepared.channel;
     this.#bodies = new CallBodies(prepared.channel);
+    this.#flow = new AnswerFlow(prepared.channel, request.isConcurrent);
     this.#request = request;
     this.#parts = parts;
     const { functionName, version } = request;
-    this.#gate = new LineGate(parts.clock, (line) => parts.onLog({ functionName, version, instanceId: this.id, ...line }));
+    this.#log = new InstanceLog(parts.clock, (words) => parts.onLog({ functionName, version, instanceId: this.id, ...words }));
     prepared.readLogs({
-      line: (text) => this.#gate.pass({ stream: 'stdout', text, callId: this.#onlyCallId() }),
-      skipped: (count) => this.#gate.skip(count),
+      line: (text) => this.#log.raw(text, this.#onlyCallId()),
+      skipped: (count) => this.#log.skipped(count),
     });
     this.#channel.listen({
       frame: (type, call, payload) => this.#hear(type, call, payload),
@@ -217,7 +211,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   }
 
   #hear(type: FrameType, call: number, payload: Buffer): void {
-    if (type === FRAME.LOG) this.#logged(call, payload);
+    if (type === FRAME.LOG) this.#log.frame(payload, this.#pending.get(call)?.invocation.callId);
     else if (type === FRAME.BODY_CREDIT) this.#credited(call, payload);
     else if (this.#isReady) this.#answered(type, this.#pendingCall(type, call), call, payload);
     else this.#loading(type, payload);
@@ -318,7 +312,7 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
       pending.resolve({ status: head.status, headers: head.headers, execMs: head.execMs, body });
     } else if (type === FRAME.ANSWER_HEAD) {
       const head = readAnswerHead(decodeJson(payload), this.#elapsedMs(pending));
-      pending.stream = new AnswerStream(this);
+      pending.stream = this.#flow.open(call);
       pending.resolve({ ...head, body: pending.stream });
     } else if (type === FRAME.CALL_FAILED) {
       const facts = decodeJson(payload);
@@ -337,40 +331,12 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
     return this.#parts.clock.nowMs() - pending.sentMs;
   }
 
-  full(stream: AnswerStream): void {
-    this.#full.add(stream);
-    this.#channel.pause();
-  }
-
-  drained(stream: AnswerStream): void {
-    if (this.#full.delete(stream) && this.#full.size === 0) this.#channel.resume();
-  }
-
-  #logged(call: number, payload: Buffer): void {
-    const { stream, text } = decodeJson(payload);
-    if ((stream !== 'stdout' && stream !== 'stderr') || typeof text !== 'string')
-      throw new ProtocolError('sent a log line of another shape');
-    if (this.#gate.pass({ stream, text: cutLine(text), callId: this.#pending.get(call)?.invocation.callId }))
-      this.#linesTooMany = 0;
-    else if (++this.#linesTooMany > LOG_FRAMES_TOO_MANY_MAX) throw new ProtocolError('sent log lines without end');
-  }
-
-  /** The handler's exception belongs to the function's log, for its author; a caller is only told its type. */
   #failed(pending: PendingCall, facts: Record<string, unknown>, what: string): FaasError {
-    const { traceback, detail } = facts;
-    const text = typeof traceback === 'string' ? traceback : typeof detail === 'string' ? detail : '';
-    for (const line of text.trimEnd().split('\n', TRACEBACK_LINES_MAX))
-      this.#gate.pass({ stream: 'stderr', text: cutLine(line), callId: pending.invocation.callId });
+    const { callId } = pending.invocation;
+    this.#log.exception(facts, callId);
     const hits = mergeHits(namedHits(facts['limits'], this.#request), countedHits(this.#prepared.group.events(), this.#request));
-    for (const hit of hits) this.#tellLimit(hit, pending.invocation.callId);
+    for (const hit of hits) this.#log.limit(hit, callId);
     return handlerError(facts, what, this.#parts.debug, hits);
-  }
-
-  /** In the function's log, for its author: the kernel's own words (EAGAIN, EMFILE) name no limit. */
-  #tellLimit(hit: LimitHit, callId: string | undefined): void {
-    if (this.#toldLimits.has(hit.limit)) return;
-    this.#toldLimits.add(hit.limit);
-    this.#gate.pass({ stream: 'stderr', text: `[gitfaas] ${hit.detail}`, callId });
   }
 
   /** Raw output has no call number: it belongs to the call that runs, when there is exactly one. */
@@ -405,8 +371,8 @@ export class ProcessInstance implements Instance, AnswerStreamOwner {
   #ended(exit: PreparedExit): InstanceExit {
     this.#cause = endOf(exit, this.#cause, this.#request);
     const { cause, detail, context = {}, limits = [] } = this.#cause;
-    for (const hit of limits) this.#tellLimit(hit, undefined);
-    this.#gate.close();
+    for (const hit of limits) this.#log.limit(hit, undefined);
+    this.#log.close();
     this.#ready.reject(exit.isLost ? new FaasError('crash', { detail }) : startError(this.#cause));
     this.#rejectPending(new FaasError(cause === 'stopped' ? 'crash' : cause, { detail, context }));
     return this.#cause;
