@@ -95,7 +95,13 @@ export function resolveFunction(
   if (entry.execution_mode === 'container') refuse('execution_mode', containerRefusal(system));
   const handler = splitHandler(entry.handler ?? FUNCTION_DEFAULTS.handler);
   if (handler.problem !== undefined) refuse('handler', handler.problem);
-  faults.push(...dependencyFaults(entry.dependencies ?? [], [...path, 'dependencies']));
+  const listed = entry.dependencies ?? [];
+  if (runtime.startsWith('python')) faults.push(...dependencyFaults(listed, [...path, 'dependencies']));
+  else if (listed.length > 0)
+    refuse(
+      'dependencies',
+      'these are packages for Python; a Node function has a package.json and a package-lock.json beside its handler',
+    );
   if (entry.network === 'egress') {
     refuse('network', 'egress comes with prepared networks, which are not built into this version; use host or none');
   }

@@ -1,9 +1,16 @@
 import { decodeFile } from '../config/decode.ts';
 import type { ResolvedConfig } from '../config/load.ts';
 import type { Problem } from '../errors.ts';
-import { declareDependencies, REQUIREMENTS_FILE, type FunctionDependencies } from '../registry/dependencies.ts';
+import {
+  declarePython,
+  PACKAGE_FILE,
+  PACKAGE_LOCK_FILE,
+  REQUIREMENTS_FILE,
+  type FunctionDependencies,
+} from '../registry/dependencies.ts';
+import { readPackageFiles, type PackageFiles } from '../registry/package-files.ts';
 import { readRequirements, type RequirementsFile } from '../registry/requirements-file.ts';
-import type { Revision } from '../registry/revision.ts';
+import type { DeclaredFunction, Revision } from '../registry/revision.ts';
 import type { TreeEntry } from '../repo/tree.ts';
 
 export interface DeclaredDependencies {
@@ -20,52 +27,96 @@ export interface DependencyFilesInput {
   readonly readBlob: (oid: string) => Promise<Buffer>;
 }
 
-const FILE_MAX_BYTES = 256 * 1024;
-const REMEMBERED_FILES = 10_000;
+const FILE_MAX_BYTES = {
+  [REQUIREMENTS_FILE]: 256 * 1024,
+  [PACKAGE_FILE]: 256 * 1024,
+  [PACKAGE_LOCK_FILE]: 4 * 1024 * 1024,
+} as const;
+type FileName = keyof typeof FILE_MAX_BYTES;
+const REMEMBERED = 10_000;
 
 /** What the functions of a tree depend on, from the configuration and from files beside their handlers. Remembers files by object id. */
 export class DependencyFiles {
-  readonly #known = new Map<string, RequirementsFile>();
+  readonly #requirements = new Memory<RequirementsFile>();
+  readonly #packages = new Memory<PackageFiles>();
 
   /** Rejects only when git fails. */
   async declare(input: DependencyFilesInput): Promise<DeclaredDependencies> {
-    const { revision, config, configFile, blobs, readBlob } = input;
     const dependencies = new Map<string, FunctionDependencies>();
     const problems: Problem[] = [];
-    for (const { name, spec } of revision.functions.values()) {
-      const path = `functions/${name}/${REQUIREMENTS_FILE}`;
-      const entry = blobs.get(path);
-      const requirementsFile = entry === undefined ? undefined : await this.#read(entry, readBlob);
-      problems.push(...(requirementsFile?.problems ?? []));
-      const places = (config.functionEntries.get(name)?.dependencyPlaces ?? []).map((place) => ({ file: configFile, ...place }));
-      const declared = declareDependencies({ spec, places, requirementsFile });
-      problems.push(...declared.problems);
-      if (declared.dependencies !== undefined) dependencies.set(name, declared.dependencies);
+    for (const declared of input.revision.functions.values()) {
+      const isNode = declared.spec.runtime.startsWith('node');
+      const found = isNode ? await this.#ofNode(declared, input) : await this.#ofPython(declared, input);
+      problems.push(...found.problems);
+      if (found.dependencies !== undefined) dependencies.set(declared.name, found.dependencies);
     }
     return { dependencies, problems };
   }
 
-  async #read(entry: TreeEntry, readBlob: DependencyFilesInput['readBlob']): Promise<RequirementsFile> {
-    const key = `${entry.path} ${entry.oid} ${entry.mode}`;
-    const known = this.#known.get(key);
-    if (known !== undefined) return known;
-    const file = await readFile(entry, readBlob);
-    this.#known.set(key, file);
-    for (const oldest of this.#known.keys()) {
-      if (this.#known.size <= REMEMBERED_FILES) break;
-      this.#known.delete(oldest);
-    }
-    return file;
+  async #ofPython({ name, spec }: DeclaredFunction, input: DependencyFilesInput): Promise<Found> {
+    const { config, configFile, blobs, readBlob } = input;
+    const entry = blobs.get(`functions/${name}/${REQUIREMENTS_FILE}`);
+    const requirementsFile =
+      entry === undefined
+        ? undefined
+        : await this.#requirements.get(keyOf(entry), async () => {
+            const { text, problem } = await readText(entry, REQUIREMENTS_FILE, readBlob);
+            return problem === undefined ? readRequirements(text, entry.path) : { requirements: [], problems: [problem] };
+          });
+    const places = (config.functionEntries.get(name)?.dependencyPlaces ?? []).map((place) => ({ file: configFile, ...place }));
+    const declared = declarePython({ spec, places, requirementsFile });
+    return { ...declared, problems: [...(requirementsFile?.problems ?? []), ...declared.problems] };
+  }
+
+  async #ofNode({ name }: DeclaredFunction, { blobs, readBlob }: DependencyFilesInput): Promise<Found> {
+    const entry = blobs.get(`functions/${name}/${PACKAGE_FILE}`);
+    if (entry === undefined) return { dependencies: undefined, problems: [] };
+    const lockEntry = blobs.get(`functions/${name}/${PACKAGE_LOCK_FILE}`);
+    return await this.#packages.get(`${keyOf(entry)} ${lockEntry === undefined ? '' : keyOf(lockEntry)}`, async () => {
+      const { text, problem } = await readText(entry, PACKAGE_FILE, readBlob);
+      const lock = lockEntry === undefined ? undefined : await readText(lockEntry, PACKAGE_LOCK_FILE, readBlob);
+      const problems = [problem, lock?.problem].filter((found) => found !== undefined);
+      if (text === undefined || problems.length > 0) return { dependencies: undefined, problems };
+      const lockFile = lockEntry === undefined ? undefined : { file: lockEntry.path, text: lock?.text ?? '' };
+      return readPackageFiles({ file: entry.path, text }, lockFile);
+    });
   }
 }
 
-async function readFile(entry: TreeEntry, readBlob: DependencyFilesInput['readBlob']): Promise<RequirementsFile> {
-  const refuse = (message: string): RequirementsFile => ({
-    requirements: [],
-    problems: [{ file: entry.path, line: 1, column: 1, message }],
-  });
+interface Found {
+  readonly dependencies: FunctionDependencies | undefined;
+  readonly problems: readonly Problem[];
+}
+
+/** The oldest goes out first. */
+class Memory<V> {
+  readonly #values = new Map<string, V>();
+
+  async get(key: string, read: () => Promise<V>): Promise<V> {
+    const known = this.#values.get(key);
+    if (known !== undefined) return known;
+    const value = await read();
+    this.#values.set(key, value);
+    for (const oldest of this.#values.keys()) {
+      if (this.#values.size <= REMEMBERED) break;
+      this.#values.delete(oldest);
+    }
+    return value;
+  }
+}
+
+function keyOf({ path, oid, mode }: TreeEntry): string {
+  return `${path} ${oid} ${mode}`;
+}
+
+async function readText(
+  entry: TreeEntry,
+  name: FileName,
+  readBlob: DependencyFilesInput['readBlob'],
+): Promise<ReturnType<typeof decodeFile>> {
+  const refuse = (message: string) => ({ problem: { file: entry.path, line: 1, column: 1, message } });
   if (!entry.mode.startsWith('100')) return refuse('the file is a link; its content must stand here itself');
-  if (entry.sizeBytes > FILE_MAX_BYTES) return refuse(`the file is larger than ${FILE_MAX_BYTES / 1024} KiB`);
-  const { text, problem } = decodeFile(await readBlob(entry.oid), entry.path);
-  return problem === undefined ? readRequirements(text, entry.path) : { requirements: [], problems: [problem] };
+  const maxBytes = FILE_MAX_BYTES[name];
+  if (entry.sizeBytes > maxBytes) return refuse(`the file is larger than ${maxBytes / 1024} KiB`);
+  return decodeFile(await readBlob(entry.oid), entry.path);
 }

@@ -1,6 +1,7 @@
 import type { FunctionSpec } from '../config/spec.ts';
 import { duplicateMistake, parseRequirement } from '../config/requirement.ts';
 import type { FaasError, Problem } from '../errors.ts';
+import type { NodeDependencies } from './package-files.ts';
 import type { PlacedRequirement, RequirementsFile } from './requirements-file.ts';
 
 /** What has to be installed for a Python function, in one order and spelling whatever the files look like. */
@@ -11,9 +12,9 @@ export interface PythonDependencies {
   readonly isHashed: boolean;
 }
 
-export type FunctionDependencies = PythonDependencies;
+export type FunctionDependencies = PythonDependencies | NodeDependencies;
 
-export interface DependencyInput {
+export interface PythonInput {
   readonly spec: FunctionSpec;
   /** Where the entries of `dependencies` stand in the configuration file, in their order. */
   readonly places: readonly { readonly file: string; readonly line: number; readonly column: number }[];
@@ -23,13 +24,15 @@ export interface DependencyInput {
 
 /** Right in a function's directory. */
 export const REQUIREMENTS_FILE = 'requirements.txt';
+export const PACKAGE_FILE = 'package.json';
+export const PACKAGE_LOCK_FILE = 'package-lock.json';
 
 /**
  * Joins `dependencies` of the configuration and `requirements.txt`: both are installed together, and no package may be in both.
  * Undefined: nothing is to be installed. The problems of either alone have been found before. Pure.
  */
-export function declareDependencies(input: DependencyInput): {
-  readonly dependencies: FunctionDependencies | undefined;
+export function declarePython(input: PythonInput): {
+  readonly dependencies: PythonDependencies | undefined;
   readonly problems: readonly Problem[];
 } {
   const { spec, places, requirementsFile } = input;
@@ -64,10 +67,16 @@ export function installProblem(name: string, { requirements }: FunctionDependenc
   const words = new Set(
     error.detail
       .toLowerCase()
-      .split(/[^a-z0-9._-]+/)
-      .map((word) => word.replaceAll(/[-_.]+/g, '-')),
+      .split(/[^a-z0-9@/._-]+/)
+      .flatMap(spellings),
   );
-  const named = requirements.find((requirement) => words.has(requirement.name)) ?? requirements[0];
+  const named = requirements.find((requirement) => words.has(requirement.name.toLowerCase())) ?? requirements[0];
   const { file = '', line = 1, column = 1 } = named ?? {};
   return { file, line, column, message: `the dependencies of ${name} cannot be installed: ${error.detail}` };
+}
+
+/** A word of an installer as it stands, without a version behind it, and as Python's index normalises it. */
+function spellings(word: string): string[] {
+  const name = word.replace(/(?!^)@.*$/, '').replace(/[./]+$/, '');
+  return [name, name.replaceAll(/[-_.]+/g, '-')];
 }

@@ -1,7 +1,7 @@
 import test from 'ava';
 import type { FunctionSpec } from '../../src/config/spec.ts';
 import { FaasError, formatProblem } from '../../src/errors.ts';
-import { declareDependencies, installProblem } from '../../src/registry/dependencies.ts';
+import { declarePython, installProblem } from '../../src/registry/dependencies.ts';
 import { readRequirements } from '../../src/registry/requirements-file.ts';
 
 const HASH = `sha256:${'0123456789abcdef'.repeat(4)}`;
@@ -66,27 +66,27 @@ const spec = (dependencies: readonly string[]) => ({ dependencies }) as unknown 
 const places = [5, 6, 7].map((line) => ({ file: 'faas_config.yaml', line, column: 9 }));
 
 test('the configuration and requirements.txt are joined, and nothing may be in both', (t) => {
-  const joined = declareDependencies({ spec: spec(['b==1', 'a']), places, requirementsFile: read('c\n') });
+  const joined = declarePython({ spec: spec(['b==1', 'a']), places, requirementsFile: read('c\n') });
   t.deepEqual(joined.problems, []);
   t.deepEqual(
     joined.dependencies?.requirements.map(({ text }) => text),
     ['a', 'b==1', 'c'],
   );
-  const other = declareDependencies({ spec: spec(['A']), places, requirementsFile: read('c\nB == 1\n') });
+  const other = declarePython({ spec: spec(['A']), places, requirementsFile: read('c\nB == 1\n') });
   t.deepEqual(
     other.dependencies?.requirements.map(({ text }) => text),
     ['a', 'b==1', 'c'],
     'the same in any order and spelling',
   );
-  const twice = declareDependencies({ spec: spec(['x', 'c==2']), places, requirementsFile: read('c\n') });
+  const twice = declarePython({ spec: spec(['x', 'c==2']), places, requirementsFile: read('c\n') });
   t.deepEqual(twice.problems.map(formatProblem), ['faas_config.yaml:6:9: c is there twice: also in requirements.txt']);
-  const unhashed = declareDependencies({ spec: spec(['x']), places, requirementsFile: read(`c==1 --hash=${HASH}\n`) });
+  const unhashed = declarePython({ spec: spec(['x']), places, requirementsFile: read(`c==1 --hash=${HASH}\n`) });
   t.regex(unhashed.problems.map(formatProblem)[0] ?? '', /^faas_config\.yaml:5:9: x needs a --hash/);
-  t.is(declareDependencies({ spec: spec([]), places: [], requirementsFile: read('\n') }).dependencies, undefined);
+  t.is(declarePython({ spec: spec([]), places: [], requirementsFile: read('\n') }).dependencies, undefined);
 });
 
 test('a failed installation is told at the dependency that the installer names', (t) => {
-  const { dependencies } = declareDependencies({ spec: spec(['fine', 'Bad_Name==9']), places, requirementsFile: undefined });
+  const { dependencies } = declarePython({ spec: spec(['fine', 'Bad_Name==9']), places, requirementsFile: undefined });
   const place = (detail: string) => {
     const { line, message } = installProblem('f', dependencies!, new FaasError('install_failed', { detail }));
     t.regex(message, /^the dependencies of f cannot be installed: /);

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { parseRequirement } from '../../src/config/requirement.ts';
 import type { IsolationLevel } from '../../src/config/spec.ts';
 import { systemClock } from '../../src/observability/clock.ts';
-import { Dependencies, type DependencyParts, type DependencyWish } from '../../src/runtimes/dependencies/dependencies.ts';
+import { Dependencies, type DependencyParts } from '../../src/runtimes/dependencies/dependencies.ts';
+import type { PythonWish } from '../../src/runtimes/dependencies/install-plan.ts';
 import { RuntimeFixture } from './process-runtime.ts';
 
 export interface DependencyFixtureOptions {
@@ -53,7 +54,7 @@ export class DependencyFixture implements AsyncDisposable {
 
   async install(
     requirements: readonly string[],
-    options: Partial<DependencyWish> & { readonly onLine?: (line: string) => void } = {},
+    options: Partial<PythonWish> & { readonly onLine?: (line: string) => void } = {},
   ): Promise<string> {
     const { onLine, ...rest } = options;
     return await this.dependencies.install(wishFor(requirements, rest), onLine ?? (() => {}));
@@ -67,8 +68,9 @@ export class DependencyFixture implements AsyncDisposable {
 }
 
 /** What a function with these lines in its configuration wants. */
-export function wishFor(requirements: readonly string[], overrides: Partial<DependencyWish> = {}): DependencyWish {
+export function wishFor(requirements: readonly string[], overrides: Partial<PythonWish> = {}): PythonWish {
   return {
+    ecosystem: 'python',
     functionName: 'under-test',
     runtime: 'python3',
     requirements: requirements.map((line) => {

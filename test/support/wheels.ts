@@ -142,17 +142,20 @@ export async function servePackages(...archives: readonly Archive[]): Promise<Pa
   return Object.assign(index, { port, url: `http://127.0.0.1:${port}/simple` });
 }
 
-/** A source distribution whose `setup.py` is this: building it runs code. A tar archive by hand, gzipped. */
+/** A source distribution whose `setup.py` is this: building it runs code. */
 export function makeSource(name: string, version: string, setup: string): Archive {
   const top = `${name}-${version}`;
   const info = `Metadata-Version: 1.0\nName: ${name}\nVersion: ${version}\n`;
-  const parts = Object.entries({ [`${top}/setup.py`]: setup, [`${top}/PKG-INFO`]: info }).map(([path, content]) =>
-    tarMember(path, content),
-  );
-  return { fileName: `${top}.tar.gz`, bytes: gzipSync(Buffer.concat([...parts, Buffer.alloc(1024)])) };
+  return { fileName: `${top}.tar.gz`, bytes: tarball({ [`${top}/setup.py`]: setup, [`${top}/PKG-INFO`]: info }) };
 }
 
-function tarMember(path: string, content: string): Buffer {
+/** A gzipped tar archive; names are taken as they stand. */
+export function tarball(files: ArchiveFiles): Buffer {
+  const parts = Object.entries(files).map(([path, content]) => tarMember(path, content));
+  return gzipSync(Buffer.concat([...parts, Buffer.alloc(1024)]));
+}
+
+function tarMember(path: string, content: string | Buffer): Buffer {
   const bytes = Buffer.from(content);
   const head = Buffer.alloc(512);
   head.write(path, 0);

@@ -1,31 +1,17 @@
-import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { IsolationLevel } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
-import { findInterpreter } from '../process/interpreters.ts';
 import { DependencyStore } from './dependency-store.ts';
 import { describeFailure } from './failure.ts';
 import { writeInput } from './input-files.ts';
 import { removeTree } from './installed-tree.ts';
+import type { DependencyWish, InstallPlan } from './install-plan.ts';
 import { runInstaller, type InstallerBounds, type StartInstaller } from './installer-run.ts';
-import { identifyPython, type InterpreterIdentity } from './interpreter-identity.ts';
-import { readPipSettings } from './pip-settings.ts';
-import { orderPython, type InstallOrder, type InstallPlaces, type WantedRequirement } from './python-order.ts';
+import { planNode } from './npm-plan.ts';
+import { planPython } from './python-plan.ts';
 import { showable } from './redaction.ts';
-import { findUv } from './uv.ts';
-
-/** What a function wants to have installed. */
-export interface DependencyWish {
-  readonly functionName: string;
-  /** `python3` or `python3.N`. */
-  readonly runtime: string;
-  /** In a fixed order. */
-  readonly requirements: readonly WantedRequirement[];
-  readonly isHashed: boolean;
-  readonly allowBuild: boolean;
-}
 
 export interface DependencyParts {
   /** Root of the content store, absolute. */
@@ -57,10 +43,7 @@ interface Running {
   directory: Promise<string>;
 }
 
-/** A change of anything that makes installations of the same wish differ gets another number. */
-const FORMAT = 1;
 const PARALLEL_MAX = 2;
-const NOBODY = 65_534;
 const SHOWN_REQUIREMENTS_MAX = 5;
 const BOUNDS: InstallerBounds = {
   memoryBytes: 2 * 1024 ** 3,
@@ -101,7 +84,7 @@ export class Dependencies implements AsyncDisposable {
 
   /** The absolute, read-only directory with what is wanted, when it is in the store and whole. */
   async find(wish: DependencyWish): Promise<string | undefined> {
-    const { key } = await this.#identify(wish);
+    const { key } = await this.#plan(wish);
     // Another one is being made.
     return this.#running.has(key) ? undefined : await this.store.find(key);
   }
@@ -113,8 +96,8 @@ export class Dependencies implements AsyncDisposable {
    * @param onLine hears what the installer says, fit to be shown
    */
   async install(wish: DependencyWish, onLine: (line: string) => void): Promise<string> {
-    const { key, identity } = await this.#identify(wish);
-    const running = this.#running.get(key) ?? this.#start(key, wish, identity);
+    const plan = await this.#plan(wish);
+    const running = this.#running.get(plan.key) ?? this.#start(plan);
     running.functions.add(wish.functionName);
     running.listeners.add(onLine);
     try {
@@ -129,14 +112,13 @@ export class Dependencies implements AsyncDisposable {
     await Promise.allSettled(Array.from(this.#running.values(), ({ directory }) => directory));
   }
 
-  async #identify(wish: DependencyWish): Promise<{ key: string; identity: InterpreterIdentity }> {
-    const python = findInterpreter(wish.runtime, process.getuid?.() === 0 ? NOBODY : (process.getuid?.() ?? 0));
-    const identity = await identifyPython(python);
-    return { key: keyOf(wish, identity), identity };
+  async #plan(wish: DependencyWish): Promise<InstallPlan> {
+    const { environment } = this.#parts;
+    return wish.ecosystem === 'python' ? await planPython(wish, environment) : await planNode(wish, environment);
   }
 
-  #start(key: string, wish: DependencyWish, identity: InterpreterIdentity): Running {
-    const names = wish.requirements.map(({ text }) => text);
+  #start(plan: InstallPlan): Running {
+    const { key, what: names } = plan;
     const more = names.length > SHOWN_REQUIREMENTS_MAX ? `, and ${names.length - SHOWN_REQUIREMENTS_MAX} more` : '';
     const running: Running = {
       functions: new Set(),
@@ -147,17 +129,17 @@ export class Dependencies implements AsyncDisposable {
       directory: Promise.resolve(''),
     };
     this.#running.set(key, running);
-    running.directory = this.#findOrInstall(key, wish, identity, running).finally(() => this.#running.delete(key));
+    running.directory = this.#findOrInstall(plan, running).finally(() => this.#running.delete(key));
     return running;
   }
 
-  async #findOrInstall(key: string, wish: DependencyWish, identity: InterpreterIdentity, running: Running): Promise<string> {
-    const found = await this.store.find(key);
+  async #findOrInstall(plan: InstallPlan, running: Running): Promise<string> {
+    const found = await this.store.find(plan.key);
     if (found !== undefined) return found;
     await this.#turn();
     try {
       this.#closing.signal.throwIfAborted();
-      return await this.#install(key, wish, identity, running);
+      return await this.#install(plan, running);
     } finally {
       const next = this.#waiting.shift();
       if (next === undefined) this.#turns -= 1;
@@ -171,7 +153,7 @@ export class Dependencies implements AsyncDisposable {
     else await new Promise<void>((resolve) => this.#waiting.push(resolve));
   }
 
-  async #install(key: string, wish: DependencyWish, identity: InterpreterIdentity, running: Running): Promise<string> {
+  async #install(plan: InstallPlan, running: Running): Promise<string> {
     const { clock, logger, startInstaller, bounds } = this.#parts;
     const beganMs = clock.nowMs();
     const input = await this.store.makeTemporary(0o755);
@@ -179,8 +161,9 @@ export class Dependencies implements AsyncDisposable {
     const install = await this.store.makeTemporary(0o777);
     const lines: string[] = [];
     try {
-      const places = this.#places(input, install, identity);
-      const order = await this.#order(wish, identity, places, key);
+      const isIsolated = this.#parts.level !== 'none';
+      const places = { input: isIsolated ? '/function' : input, install: isIsolated ? '/dependencies' : install };
+      const order = plan.makeOrder(places, await this.store.resolvedBefore(plan.key));
       await writeInput(input, order.input);
       const onLine = (raw: string): void => {
         const line = showable(raw, order.secrets);
@@ -192,9 +175,9 @@ export class Dependencies implements AsyncDisposable {
       const end = await runInstaller(
         startInstaller,
         {
-          runtime: wish.runtime,
+          runtime: plan.runtime,
           network: 'host',
-          kind: wish.allowBuild ? 'builds' : 'wheels',
+          kind: plan.kind,
           inputDirectory: input,
           installDirectory: install,
           order: {
@@ -202,9 +185,10 @@ export class Dependencies implements AsyncDisposable {
             command: order.command,
             environment: order.environment,
             probes: order.probes.map(({ url, isTrusted }) => ({ url, is_trusted: isTrusted })),
-            python: identity.path,
+            python: order.python ?? null,
+            project: order.project,
             directory: places.install,
-            compile_as: this.#parts.level === 'none' ? this.store.directoryOf(key) : '/dependencies',
+            compile_as: order.python === undefined ? null : isIsolated ? '/dependencies' : this.store.directoryOf(plan.key),
           },
           bounds: { ...BOUNDS, ...bounds },
           onLine,
@@ -213,7 +197,7 @@ export class Dependencies implements AsyncDisposable {
         this.#closing.signal,
       );
       if (end.code !== 0) throw describeFailure(end, lines, order);
-      const directory = await this.store.publish(key, join(install, 'target'), end.installed);
+      const directory = await this.store.publish(plan.key, join(install, 'target'), end.installed);
       logger.info(
         { functions: [...running.functions], installed: end.installed, durationMs: Math.round(clock.nowMs() - beganMs) },
         'dependencies installed',
@@ -224,26 +208,4 @@ export class Dependencies implements AsyncDisposable {
       await removeTree(install);
     }
   }
-
-  async #order(wish: DependencyWish, identity: InterpreterIdentity, places: InstallPlaces, key: string): Promise<InstallOrder> {
-    const { environment } = this.#parts;
-    const resolvedBefore = await this.store.resolvedBefore(key);
-    const settings = readPipSettings(environment, identity.prefix);
-    const uv = findUv(environment['PATH']);
-    const uvInside = uv === undefined || uv.startsWith('/usr/') ? uv : join(places.input, 'uv');
-    const order = orderPython({ ...wish, resolvedBefore }, settings, environment, places, uvInside);
-    return uv === undefined || uv === uvInside ? order : { ...order, input: { ...order.input, uv: { copyOf: uv } } };
-  }
-
-  #places(input: string, install: string, identity: InterpreterIdentity): InstallPlaces {
-    const isIsolated = this.#parts.level !== 'none';
-    return { input: isIsolated ? '/function' : input, install: isIsolated ? '/dependencies' : install, python: identity.path };
-  }
-}
-
-function keyOf(wish: DependencyWish, identity: InterpreterIdentity): string {
-  const wanted = wish.requirements.map(({ text, hashes }) => [text, hashes]);
-  return createHash('sha256')
-    .update(JSON.stringify([FORMAT, 'python', identity.text, wanted, wish.allowBuild]))
-    .digest('hex');
 }

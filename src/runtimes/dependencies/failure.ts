@@ -1,12 +1,16 @@
 import { FaasError } from '../../errors.ts';
 import type { InstallerEnd, Probe } from './installer-run.ts';
-import type { InstallOrder } from './python-order.ts';
+import type { InstallOrder } from './install-plan.ts';
 import { showable } from './redaction.ts';
 
 const SHOWN_LINES_MAX = 6;
 /** Lines of pip and uv about the way to the index. Only asked when the index itself answers: archives often lie on another host. */
 const WAY_TO_INDEX =
   /^(?:WARNING: Retrying|WARNING: .*(?:connection|Connection|timed out)|ERROR: .*(?:HTTPSConnectionPool|HTTPConnectionPool|ConnectionError|ReadTimeout|SSLError|ProxyError|5\d\d Server Error)|(?:error|\s*Caused by): .*(?:error sending request|Connection refused|dns error|timed out|tcp connect|certificate))/;
+
+/** Codes of npm for the same. */
+const NPM_WAY_TO_INDEX =
+  /^npm (?:error|ERR!) code ((?:ENOTFOUND|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH|EPIPE|EPROTO|ERR_SOCKET_TIMEOUT|FETCH_ERROR|ENEEDAUTH|E401|E407|E429|E5\d\d)|\w*(?:CERT|SSL|TLS|ISSUER)\w*)$/;
 
 /** The error for an installer that gave up, with its last lines: the wish is at fault, or the way to the packages is. */
 export function describeFailure(end: InstallerEnd, lines: readonly string[], order: InstallOrder): FaasError {
@@ -15,7 +19,10 @@ export function describeFailure(end: InstallerEnd, lines: readonly string[], ord
       detail: 'There is neither uv nor a pip for this interpreter on the host: install uv, or the package python3-pip.',
     });
   }
-  const trouble = end.probes.map(troubleOf).find((found) => found !== undefined) ?? lines.find((line) => WAY_TO_INDEX.test(line));
+  const isNpm = order.tool === 'npm';
+  const trouble =
+    end.probes.map(troubleOf).find((found) => found !== undefined) ??
+    lines.find((line) => (isNpm ? NPM_WAY_TO_INDEX : WAY_TO_INDEX).test(line));
   const last = lastLines(lines);
   const said =
     last.length === 0 ? `The installer ended with ${end.code} and said nothing.` : `The installer said:\n${last.join('\n')}`;

@@ -2,7 +2,7 @@ import { chmod, copyFile, mkdir, readdir, readFile, stat, writeFile } from 'node
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { FaasError } from '../../errors.ts';
-import type { InputFile } from './python-order.ts';
+import type { InputFile } from './install-plan.ts';
 
 const INSTALL_FILE = fileURLToPath(new URL('../runners/python/install.py', import.meta.url));
 /** Local archives are copied into the installer's sight; with more of them an index on loopback is the better way. */

@@ -7,6 +7,7 @@ import { FaasError } from '../../errors.ts';
 export interface InterpreterIdentity {
   /** Absolute, resolved. */
   readonly path: string;
+  /** `sys.prefix` of a Python. */
   readonly prefix: string;
   /** Implementation, exact version, ABI, platform and C library, in one text. */
   readonly text: string;
@@ -14,7 +15,7 @@ export interface InterpreterIdentity {
 
 const run = promisify(execFile);
 const TIMEOUT_MS = 15_000;
-const PROGRAM = `
+const PYTHON_PROGRAM = `
 import json, os, platform, sys, sysconfig
 libc = os.confstr("CS_GNU_LIBC_VERSION") if "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {}) else None
 print(json.dumps({"prefix": sys.base_prefix, "text": " ".join(str(part) for part in (
@@ -22,26 +23,40 @@ print(json.dumps({"prefix": sys.base_prefix, "text": " ".join(str(part) for part
     sysconfig.get_platform(), libc or "-".join(platform.libc_ver()) or "unknown libc"))}))
 `;
 
+const NODE_PROGRAM = `
+const { header } = process.report.getReport();
+process.stdout.write(JSON.stringify({ prefix: "", text: ["node", process.version, process.versions.modules, process.platform, process.arch,
+  header.glibcVersionRuntime ? "glibc " + header.glibcVersionRuntime : "another libc"].join(" ") }));`;
+
 /** By path and time of the file: an upgrade of the host's Python is seen without a restart. */
 const known = new Map<string, Promise<InterpreterIdentity>>();
 
-/** Asks an interpreter who it is, once. Rejects with FaasError `dependencies_unavailable`. */
+/** Asks a Python who it is, once. Rejects with FaasError `dependencies_unavailable`. */
 export async function identifyPython(python: string): Promise<InterpreterIdentity> {
-  const path = realpathSync(python);
+  return await identify(python, ['-I', '-S', '-B', '-c', PYTHON_PROGRAM]);
+}
+
+/** Asks a Node, likewise. */
+export async function identifyNode(node: string): Promise<InterpreterIdentity> {
+  return await identify(node, ['-e', NODE_PROGRAM]);
+}
+
+async function identify(executable: string, question: readonly string[]): Promise<InterpreterIdentity> {
+  const path = realpathSync(executable);
   const { mtimeMs, ino } = statSync(path);
   const key = `${path} ${ino} ${mtimeMs}`;
   let identity = known.get(key);
   if (identity === undefined) {
-    identity = ask(path);
+    identity = ask(path, question);
     known.set(key, identity);
     identity.catch(() => known.delete(key));
   }
   return await identity;
 }
 
-async function ask(path: string): Promise<InterpreterIdentity> {
+async function ask(path: string, question: readonly string[]): Promise<InterpreterIdentity> {
   try {
-    const { stdout } = await run(path, ['-I', '-S', '-B', '-c', PROGRAM], { env: {}, cwd: '/', timeout: TIMEOUT_MS });
+    const { stdout } = await run(path, question, { env: {}, cwd: '/', timeout: TIMEOUT_MS });
     const { prefix, text } = JSON.parse(stdout) as { prefix: string; text: string };
     return { path, prefix, text };
   } catch (error) {

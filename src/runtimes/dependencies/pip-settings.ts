@@ -1,6 +1,6 @@
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FaasError } from '../../errors.ts';
+import { readHostFile } from './host-file.ts';
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -35,7 +35,7 @@ export const PUBLIC_INDEX_URL = 'https://pypi.org/simple';
 export function readPipSettings(environment: Environment, prefix: string): PipSettings {
   const values = new Map<string, string>();
   for (const file of configFiles(environment, prefix)) {
-    const text = readIfThere(file);
+    const text = readHostFile(file);
     if (text === undefined) continue;
     const sections = parseIni(text, file);
     for (const section of ['global', 'install']) for (const [key, value] of sections.get(section) ?? []) values.set(key, value);
@@ -70,7 +70,7 @@ function configFiles(environment: Environment, prefix: string): string[] {
   const shared = (environment['XDG_CONFIG_DIRS'] ?? '/etc/xdg').split(':').map((directory) => join(directory, 'pip/pip.conf'));
   const home = environment['HOME'];
   const personal = environment['XDG_CONFIG_HOME'] ?? (home === undefined ? undefined : join(home, '.config'));
-  const isNamed = named !== undefined && readIfThere(named) !== undefined;
+  const isNamed = named !== undefined && readHostFile(named) !== undefined;
   return [
     ...shared,
     '/etc/pip.conf',
@@ -116,17 +116,4 @@ function canonicalKey(key: string): string {
 
 function numberOf(text: string | undefined): string | undefined {
   return text !== undefined && /^\d+(?:\.\d+)?$/.test(text) ? text : undefined;
-}
-
-function readIfThere(file: string): string | undefined {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'ENOTDIR' || code === 'EISDIR') return undefined;
-    throw new FaasError('dependencies_unavailable', {
-      detail: `The installer's settings in ${file} cannot be read (${code}).`,
-      cause: error,
-    });
-  }
 }

@@ -1,72 +1,44 @@
 import { join } from 'node:path';
+import {
+  baseEnvironment,
+  proxies,
+  type InputFile,
+  type InstallOrder,
+  type InstallPlaces,
+  type PythonWish,
+} from './install-plan.ts';
 import { PUBLIC_INDEX_URL, type PipSettings } from './pip-settings.ts';
 import { secretsIn } from './redaction.ts';
-
-/** A requirement as the repository has it. */
-export interface WantedRequirement {
-  /** Normalised. */
-  readonly name: string;
-  /** In one spelling, with its condition. */
-  readonly text: string;
-  readonly hashes: readonly string[];
-}
-
-/** A copy of a file or directory of the host, or a text, under a name in the installer's input. */
-export type InputFile = { readonly text: string } | { readonly copyOf: string };
-
-/** What the installer's sandbox is given and told (runners/python/install.py). */
-export interface InstallOrder {
-  readonly tool: 'uv' | 'pip' | 'npm';
-  readonly input: Readonly<Record<string, InputFile>>;
-  readonly command: readonly string[];
-  readonly environment: Readonly<Record<string, string>>;
-  /** Asked after a failure: does the index answer for a package? */
-  readonly probes: readonly { readonly url: string; readonly isTrusted: boolean }[];
-  /** Said in addition when the last lines are like this. */
-  readonly hint?: { readonly when: RegExp; readonly text: string } | undefined;
-  /** Never to be shown. */
-  readonly secrets: readonly string[];
-}
-
-/** Directories as the installer sees them. */
-export interface InstallPlaces {
-  /** Read-only, with the input's files. */
-  readonly input: string;
-  /** Writable: `target/`, `tmp/` and `home/` are made in it. */
-  readonly install: string;
-  readonly python: string;
-}
-
-export interface PythonWish {
-  readonly requirements: readonly WantedRequirement[];
-  readonly isHashed: boolean;
-  /** Packages may be built from source. */
-  readonly allowBuild: boolean;
-  /** `name==version` of what an earlier installation of the same wish took. */
-  readonly resolvedBefore: readonly string[];
-}
 
 const WHEELS_ONLY = {
   when: /matching distribution|No solution found|no wheel/i,
   text: 'Only wheels are installed: a package that has none for this interpreter would need `allow_build`.',
 };
 const PROBED_PACKAGES_MAX = 3;
-const PROXIES = ['HTTP_PROXY', 'HTTPS_PROXY', 'ALL_PROXY', 'NO_PROXY'] as const;
 /** pip asks five times more by default, which takes minutes where packets are dropped. */
 const DEFAULT_RETRIES = '2';
+
+/** The host's side of an order for Python. */
+export interface PythonHost {
+  readonly settings: PipSettings;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  /** Path of the interpreter. */
+  readonly python: string;
+  /** Path as the installer sees it; undefined: pip. */
+  readonly uv: string | undefined;
+}
 
 /**
  * The order for uv, or for the interpreter's own pip. All settings are written out here and read from nowhere else, so nothing of the
  * repository can add to them. Pure.
  *
- * @param uv its path as the installer sees it; undefined: pip
+ * @param resolvedBefore `name==version` of what an earlier installation of the same wish took
  */
 export function orderPython(
   wish: PythonWish,
-  settings: PipSettings,
-  hostEnvironment: Readonly<Record<string, string | undefined>>,
+  resolvedBefore: readonly string[],
+  { settings, environment: hostEnvironment, python, uv }: PythonHost,
   places: InstallPlaces,
-  uv: string | undefined,
 ): InstallOrder {
   const input: Record<string, InputFile> = { 'requirements.txt': { text: requirementsText(wish) } };
   const inside = (name: string): string => join(places.input, name);
@@ -78,8 +50,8 @@ export function orderPython(
   const clientCertFile =
     settings.clientCertFile === undefined ? undefined : give('client.pem', { copyOf: settings.clientCertFile });
   const constraints = settings.constraintFiles.map((file, index) => give(`constraints-${index}.txt`, { copyOf: file }));
-  if (wish.resolvedBefore.length > 0 && !wish.isHashed)
-    constraints.push(give('resolved.txt', { text: `${wish.resolvedBefore.join('\n')}\n` }));
+  if (resolvedBefore.length > 0 && !wish.isHashed)
+    constraints.push(give('resolved.txt', { text: `${resolvedBefore.join('\n')}\n` }));
   const findLinks = settings.findLinks.map((link, index) =>
     /^[a-z+]+:\/\//i.test(link) ? link : give(`links-${index}`, { copyOf: link.replace(/^file:\/\//, '') }),
   );
@@ -92,11 +64,13 @@ export function orderPython(
   const indexes = settings.isIndexDisabled ? [] : [settings.indexUrl ?? PUBLIC_INDEX_URL, ...settings.extraIndexUrls];
   const common = {
     input,
+    project: [],
+    python,
     hint: wish.allowBuild ? undefined : WHEELS_ONLY,
     probes: probesOf(indexes, wish, settings),
     secrets: secretsIn([...indexes, ...settings.findLinks, ...Object.values(environment)]),
   };
-  if (uv !== undefined) return { ...common, tool: 'uv', ...uvCommand(uv, wish, reading, environment, places) };
+  if (uv !== undefined) return { ...common, tool: 'uv', ...uvCommand(uv, python, wish, reading, environment, places) };
   input['pip.conf'] = { text: pipConf(reading) };
   return {
     ...common,
@@ -146,10 +120,11 @@ function pipConf(settings: PipSettings): string {
 
 function uvCommand(
   uv: string,
+  python: string,
   wish: PythonWish,
   settings: PipSettings,
   environment: Readonly<Record<string, string>>,
-  { input, install, python }: InstallPlaces,
+  { input, install }: InstallPlaces,
 ): Pick<InstallOrder, 'command' | 'environment'> {
   const { indexUrl, extraIndexUrls, findLinks, trustedHosts, clientCertFile, timeoutSeconds, retries } = settings;
   const command = [
@@ -178,26 +153,6 @@ function uvCommand(
       ...(timeoutSeconds === undefined ? {} : { UV_HTTP_TIMEOUT: String(Math.ceil(Number(timeoutSeconds))) }),
     },
   };
-}
-
-function baseEnvironment({ install }: InstallPlaces): Record<string, string> {
-  return {
-    PATH: '/usr/local/bin:/usr/bin:/bin',
-    HOME: join(install, 'home'),
-    TMPDIR: join(install, 'tmp'),
-    LANG: 'C.UTF-8',
-  };
-}
-
-/** In both spellings: some programs know only one of them. */
-function proxies(proxy: string | undefined, host: Readonly<Record<string, string | undefined>>): Record<string, string> {
-  const found: Record<string, string> = {};
-  for (const name of PROXIES) {
-    const isTarget = name === 'HTTP_PROXY' || name === 'HTTPS_PROXY';
-    const value = (isTarget ? proxy : undefined) ?? host[name] ?? host[name.toLowerCase()];
-    if (value !== undefined && value !== '') found[name] = found[name.toLowerCase()] = value;
-  }
-  return found;
 }
 
 function probesOf(indexes: readonly string[], wish: PythonWish, settings: PipSettings): InstallOrder['probes'] {

@@ -14,7 +14,7 @@ import {
 import { join } from 'node:path';
 import type { ExecutionContext } from 'ava';
 import type { FaasError } from '../../../src/errors.ts';
-import type { DependencyWish } from '../../../src/runtimes/dependencies/dependencies.ts';
+import type { PythonWish } from '../../../src/runtimes/dependencies/install-plan.ts';
 import { DependencyFixture, wishFor } from '../../support/dependencies.ts';
 import { descendantsOf } from '../../support/leftovers.ts';
 import { call, text } from '../../support/process-runtime.ts';
@@ -41,7 +41,7 @@ async function evaluate(fixture: DependencyFixture, directory: string, module: s
   }
 }
 
-async function refusal(t: ExecutionContext, fixture: DependencyFixture, wish: DependencyWish): Promise<FaasError> {
+async function refusal(t: ExecutionContext, fixture: DependencyFixture, wish: PythonWish): Promise<FaasError> {
   const error = await t.throwsAsync(fixture.dependencies.install(wish, () => {}));
   return error as FaasError;
 }
@@ -171,7 +171,7 @@ needs('with hashes only archives that have them are installed', async (t) => {
   const right = `sha256:${createHash('sha256').update(wheel.bytes).digest('hex')}`;
   await using index = await servePackages(wheel);
   await using fixture = await DependencyFixture.open({ environment: { PIP_INDEX_URL: index.url } });
-  const hashed = (hash: string): DependencyWish =>
+  const hashed = (hash: string): PythonWish =>
     wishFor([], { isHashed: true, requirements: [{ name: 'word', text: 'word==1', hashes: [hash] }] });
   t.true(existsSync(join(await fixture.dependencies.install(hashed(right), () => {}), 'word.py')));
   const error = await refusal(t, fixture, hashed(`sha256:${'0'.repeat(64)}`));

@@ -8,6 +8,7 @@ import json
 import os
 import py_compile
 import re
+import shutil
 import ssl
 import subprocess
 from typing import Any, Dict, Iterator, List, Optional
@@ -41,14 +42,18 @@ def handle(request: Any) -> Iterator[bytes]:
 
 
 def _install(order: Dict[str, Any]) -> Iterator[bytes]:
-    for name in ("target", "tmp", "home"):
-        os.mkdir(os.path.join(order["directory"], name))
+    project = os.path.join(order["directory"], "home")
+    target = os.path.join(order["directory"], "target")
+    for path in (project, os.path.join(order["directory"], "tmp")):
+        os.mkdir(path)
+    for name in order["project"]:
+        shutil.copyfile(name, os.path.join(project, name))
     command: List[str] = order["command"]
     if order["tool"] == "pip":
         command = [order["python"], "-I", "-c", _START_PIP, *command]
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=order["environment"],
-        cwd=os.path.join(order["directory"], "home"), start_new_session=True,
+        cwd=project, start_new_session=True,
     )
     assert process.stdout is not None
     while True:
@@ -59,9 +64,11 @@ def _install(order: Dict[str, Any]) -> Iterator[bytes]:
         if text:
             yield _event({"line": text})
     code = process.wait()
-    target = os.path.join(order["directory"], "target")
     end: Dict[str, Any] = {"code": code, "has_tool": not (order["tool"] == "pip" and code == _EXIT_NO_PIP)}
     if code == 0:
+        if order["project"] and os.path.isdir(os.path.join(project, "node_modules")):
+            os.rename(os.path.join(project, "node_modules"), target)
+        os.makedirs(target, exist_ok=True)
         if order["compile_as"]:
             _compile(target, order["compile_as"])
         end["installed"] = _installed(target)
