@@ -17,7 +17,7 @@ export interface BenchOptions {
 /** One line of the table: a distribution, or a single figure. */
 export interface Row {
   readonly what: string;
-  readonly unit: 'ms' | '/s' | 'x' | 'MiB' | 'µs';
+  readonly unit: 'ms' | 's' | '/s' | 'x' | 'MiB' | 'µs';
   readonly count: number;
   readonly p50: number;
   readonly p95?: number;

@@ -28,7 +28,7 @@ const HELP = `Usage: npm run bench -- [options]
 
   --only NAME       one benchmark; may be given several times: ${BENCHMARKS.map(({ name }) => name).join(', ')}
   --quick           fewer samples
-  --instances N     live instances that are weighed (default 200)
+  --instances N     live instances that are weighed without a network; a quarter with egress (default 2000)
   --functions N     functions beside the one that changes (default 1000)
   --rig own|wrk     what makes the load of the throughput (default: wrk where it is installed)
   --node-options S  options of Node for the daemon, such as "--cpu-prof --cpu-prof-dir=/tmp/profile"
@@ -39,7 +39,7 @@ const { values } = parseArgs({
   options: {
     only: { type: 'string', multiple: true },
     quick: { type: 'boolean', default: false },
-    instances: { type: 'string', default: '200' },
+    instances: { type: 'string', default: '2000' },
     functions: { type: 'string', default: '1000' },
     rig: { type: 'string' },
     'node-options': { type: 'string' },

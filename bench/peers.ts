@@ -8,6 +8,8 @@ import { HttpConnection } from './http-connection.ts';
 
 const DIRECTORY = join(import.meta.dirname, 'peers');
 const FRAMEWORK = join(DIRECTORY, 'node_modules', '@google-cloud', 'functions-framework');
+const PYTHON = '/usr/bin/python3';
+const PYTHON_PACKAGES = join(DIRECTORY, 'python_packages');
 const run = promisify(execFile);
 
 /** A server to compare with: the same Node, one process, JSON in and the same JSON out. */
@@ -33,10 +35,31 @@ export async function startFunctionsFramework(): Promise<Peer> {
   return await startServer(`functions-framework ${version}`, port, '/', args);
 }
 
-async function startServer(name: string, port: number, path: string, args: readonly string[]): Promise<Peer> {
-  const child = spawn(process.execPath, [...args], {
-    env: { PATH: process.env['PATH'] ?? '', NODE_ENV: 'production' },
-    stdio: ['ignore', 'ignore', 'inherit'],
+/** As its own documents start it: gunicorn with one process and threads. Installed by pip when it is missing. */
+export async function startPythonFunctionsFramework(): Promise<Peer> {
+  if (!existsSync(PYTHON_PACKAGES)) {
+    const requirements = join(DIRECTORY, 'requirements.txt');
+    await run(PYTHON, ['-m', 'pip', 'install', '-q', '--target', PYTHON_PACKAGES, '-r', requirements]);
+  }
+  const version = /==(.*)/.exec(readFileSync(join(DIRECTORY, 'requirements.txt'), 'utf8'))?.[1] ?? '';
+  const port = await freePort();
+  const source = join(DIRECTORY, 'echo_function.py');
+  const args = ['-m', 'functions_framework', `--source=${source}`, '--target=echo', `--port=${port}`, '--host=127.0.0.1'];
+  return await startServer(`functions-framework for Python ${version}`, port, '/', args, PYTHON);
+}
+
+async function startServer(
+  name: string,
+  port: number,
+  path: string,
+  args: readonly string[],
+  program: string = process.execPath,
+): Promise<Peer> {
+  const child = spawn(program, [...args], {
+    env: { PATH: process.env['PATH'] ?? '', NODE_ENV: 'production', PYTHONPATH: PYTHON_PACKAGES },
+    stdio: ['ignore', 'ignore', 'ignore'],
+    // gunicorn serves from a child: all of it is ended together.
+    detached: true,
   });
   const exited = once(child, 'exit');
   await answers(port);
@@ -46,7 +69,7 @@ async function startServer(name: string, port: number, path: string, args: reado
     port,
     path,
     async [Symbol.asyncDispose]() {
-      child.kill('SIGKILL');
+      if (child.pid !== undefined && child.exitCode === null) process.kill(-child.pid, 'SIGKILL');
       await exited;
     },
   };

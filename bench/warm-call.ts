@@ -2,7 +2,7 @@ import { rowOf, type Benchmark, type Row } from './benchmark.ts';
 import { ECHO, startBenchDaemon } from './bench-daemon.ts';
 import { cpuMicros } from './host.ts';
 import { applyLoad, type Rig } from './load-rig.ts';
-import { startFunctionsFramework, startKoaEcho } from './peers.ts';
+import { startFunctionsFramework, startKoaEcho, startPythonFunctionsFramework } from './peers.ts';
 import { medianOf } from './quantiles.ts';
 
 const BODY = '{"message":"hello","n":42}';
@@ -24,8 +24,9 @@ async function withTargets<T>(
   await using bench = await startBenchDaemon({ functions: { echo: ECHO }, entries: { echo: '{min_instances: 1}' }, nodeOptions });
   await using koa = await startKoaEcho();
   await using framework = await startFunctionsFramework();
+  await using python = await startPythonFunctionsFramework();
   return await use(
-    [{ name: 'gitfaas', pid: bench.daemon.pid, port: bench.port, path: '/invoke/echo' }, koa, framework],
+    [{ name: 'gitfaas', pid: bench.daemon.pid, port: bench.port, path: '/invoke/echo' }, koa, framework, python],
     bench.scratchDirectory,
   );
 }
@@ -97,13 +98,13 @@ function rowsOf(rig: Rig, targets: readonly Target[], measured: ReadonlyMap<stri
       { what: '  CPU time of its process for each request', unit: 'µs', count: micros.length, p50: medianOf(micros) },
     ];
   });
-  const [ours, koa, framework] = targets as readonly [Target, Target, Target];
-  const ratio = (peer: Target, atLeast: number): Row => ({
+  const [ours, koa, framework, python] = targets as readonly [Target, Target, Target, Target];
+  const ratio = (peer: Target, atLeast?: number): Row => ({
     what: `  gitfaas to ${peer.name}`,
     unit: 'x',
     count: of(peer.name).perSecond.length,
     p50: median(ours.name) / median(peer.name),
-    level: { p50: atLeast, isAtLeast: true },
+    ...(atLeast !== undefined && { level: { p50: atLeast, isAtLeast: true } }),
   });
-  return [...rows, ratio(koa, 0.75), ratio(framework, 2.5)];
+  return [...rows, ratio(koa, 0.75), ratio(framework, 2.5), ratio(python)];
 }
