@@ -132,6 +132,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       storeDirectory: join(stateDirectory, 'content'),
       startInstaller: (request, kind, signal) => runtime.startInstaller(request, kind, signal),
       level: isolation.level,
+      buildNetwork() {
+        throw new FaasError('install_failed', {
+          detail: 'Building packages comes with egress, which is not built into this version.',
+        });
+      },
       environment: options.environment,
       clock,
       logger,

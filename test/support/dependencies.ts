@@ -31,6 +31,7 @@ export class DependencyFixture implements AsyncDisposable {
       storeDirectory: runtime.storeDirectory,
       startInstaller: (request, kind, signal) => runtime.runtime.startInstaller(request, kind, signal),
       level,
+      buildNetwork: () => 'host',
       environment: { PATH: '/usr/bin:/bin', HOME: home, XDG_CONFIG_DIRS: home, ...options.environment },
       clock: systemClock,
       logger: runtime.logger,

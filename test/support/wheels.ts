@@ -142,11 +142,38 @@ export async function servePackages(...archives: readonly Archive[]): Promise<Pa
   return Object.assign(index, { port, url: `http://127.0.0.1:${port}/simple` });
 }
 
-/** A source distribution whose `setup.py` is this: building it runs code. */
-export function makeSource(name: string, version: string, setup: string): Archive {
+/** A source distribution with these files: building it runs code. */
+export function makeSource(name: string, version: string, files: ArchiveFiles): Archive {
   const top = `${name}-${version}`;
-  const info = `Metadata-Version: 1.0\nName: ${name}\nVersion: ${version}\n`;
-  return { fileName: `${top}.tar.gz`, bytes: tarball({ [`${top}/setup.py`]: setup, [`${top}/PKG-INFO`]: info }) };
+  const all = { 'PKG-INFO': `Metadata-Version: 1.0\nName: ${name}\nVersion: ${version}\n`, ...files };
+  const placed = Object.entries(all).map(([path, content]) => [`${top}/${path}`, content]);
+  return { fileName: `${top}.tar.gz`, bytes: tarball(Object.fromEntries(placed) as ArchiveFiles) };
+}
+
+/**
+ * A source distribution that is built by running `build`, Python that may set `seen`: the module it becomes has it as SEEN. Comes with
+ * the package that builds it, which the index must have too.
+ */
+export function makeBuilt(name: string, version: string, build: string): readonly Archive[] {
+  const backend = `
+import os, sys, zipfile
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    scope = {"seen": None}
+    exec(open("build.txt").read(), scope)
+    info = "${name}-${version}.dist-info"
+    file = "${name}-${version}-py3-none-any.whl"
+    with zipfile.ZipFile(os.path.join(wheel_directory, file), "w") as wheel:
+        wheel.writestr("${name}.py", "SEEN = %r\\n" % (scope["seen"],))
+        wheel.writestr(info + "/METADATA", "Metadata-Version: 2.1\\nName: ${name}\\nVersion: ${version}\\n")
+        wheel.writestr(info + "/WHEEL", "Wheel-Version: 1.0\\nGenerator: x\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr(info + "/RECORD", "")
+    return file
+`;
+  const project = '[build-system]\nrequires = ["tinybuild"]\nbuild-backend = "tinybuild"\n';
+  return [
+    makeSource(name, version, { 'pyproject.toml': project, 'build.txt': build }),
+    makeWheel('tinybuild', '1', { 'tinybuild.py': backend }),
+  ];
 }
 
 /** A gzipped tar archive; names are taken as they stand. */

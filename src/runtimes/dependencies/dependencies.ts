@@ -3,6 +3,7 @@ import type { IsolationLevel } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
+import type { StartRequest } from '../../pool/instance.ts';
 import { DependencyStore } from './dependency-store.ts';
 import { describeFailure } from './failure.ts';
 import { writeInput } from './input-files.ts';
@@ -22,6 +23,8 @@ export interface DependencyParts {
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly clock: Clock;
   readonly logger: Logger;
+  /** What an installation is on whose packages run code of their own: never the host's. Throws FaasError when there is none such. */
+  readonly buildNetwork: () => StartRequest['network'];
   readonly bounds?: Partial<InstallerBounds>;
 }
 
@@ -45,6 +48,11 @@ interface Running {
 
 const PARALLEL_MAX = 2;
 const SHOWN_REQUIREMENTS_MAX = 5;
+/** For the error, and for whoever waits: a build can say more than anybody reads. */
+const KEPT_LINES_MAX = 200;
+const TOLD_LINES_MAX = 2000;
+const CREDENTIALS_IN_SIGHT =
+  'With `allow_build` packages run code, which could read the credentials in the settings of this host. Use an index and a proxy without any, or wheels.';
 const BOUNDS: InstallerBounds = {
   memoryBytes: 2 * 1024 ** 3,
   timeMs: 10 * 60_000,
@@ -160,23 +168,27 @@ export class Dependencies implements AsyncDisposable {
     // The installer has a uid of its own, which is only known later. The directories above are closed.
     const install = await this.store.makeTemporary(0o777);
     const lines: string[] = [];
+    let said = 0;
     try {
       const isIsolated = this.#parts.level !== 'none';
       const places = { input: isIsolated ? '/function' : input, install: isIsolated ? '/dependencies' : install };
       const order = plan.makeOrder(places, await this.store.resolvedBefore(plan.key));
+      if (plan.kind === 'builds' && order.hasCredentials) throw new FaasError('install_failed', { detail: CREDENTIALS_IN_SIGHT });
       await writeInput(input, order.input);
       const onLine = (raw: string): void => {
         const line = showable(raw, order.secrets);
         lines.push(line);
-        if (lines.length > 200) lines.shift();
+        if (lines.length > KEPT_LINES_MAX) lines.shift();
         running.line = line;
-        for (const listener of running.listeners) listener(line);
+        said += 1;
+        if (said <= TOLD_LINES_MAX) for (const listener of running.listeners) listener(line);
       };
       const end = await runInstaller(
         startInstaller,
         {
           runtime: plan.runtime,
-          network: 'host',
+          // An index may be private or on loopback, and nothing but the installer runs.
+          network: plan.kind === 'wheels' ? 'host' : this.#parts.buildNetwork(),
           kind: plan.kind,
           inputDirectory: input,
           installDirectory: install,

@@ -73,6 +73,8 @@ export interface InstallOrder {
   readonly hint?: { readonly when: RegExp; readonly text: string } | undefined;
   /** Never to be shown. */
   readonly secrets: readonly string[];
+  /** The input or the environment holds credentials, which code of packages could read. */
+  readonly hasCredentials: boolean;
 }
 
 /** Directories as the installer sees them. */

@@ -43,7 +43,7 @@ export interface Probe {
 
 const PIDS_MAX = 512;
 const TMP_BYTES = 64 * 1024 * 1024;
-const EVENT_MAX_CHARACTERS = 1024 * 1024;
+const OUTPUT_MAX_BYTES = 64 * 1024 * 1024;
 const NAME_AND_VERSION = /^[A-Za-z0-9][A-Za-z0-9._-]*$/;
 
 /**
@@ -99,11 +99,13 @@ async function converse(instance: Instance, run: InstallerRun, clock: Clock): Pr
   );
   const pieces = answer.body instanceof Uint8Array ? [answer.body] : answer.body;
   let rest = '';
+  let heardBytes = 0;
   for await (const piece of pieces as AsyncIterable<Uint8Array>) {
+    heardBytes += piece.byteLength;
+    if (heardBytes > OUTPUT_MAX_BYTES) throw failed(`it printed more than ${OUTPUT_MAX_BYTES / 2 ** 20} MiB`);
     // ASCII: what JSON escapes.
     const lines = (rest + Buffer.from(piece).toString('latin1')).split('\n');
     rest = lines.pop() ?? '';
-    if (rest.length > EVENT_MAX_CHARACTERS) throw failed('its sandbox said too much');
     for (const line of lines) {
       const event = readEvent(line);
       if (typeof event['line'] === 'string') run.onLine(event['line']);

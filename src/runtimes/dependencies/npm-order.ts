@@ -8,7 +8,7 @@ import {
   type NodeWish,
 } from './install-plan.ts';
 import type { NpmSettings } from './npm-settings.ts';
-import { secretsIn } from './redaction.ts';
+import { hasCredentials, secretsIn } from './redaction.ts';
 
 /** The host's side of an order for Node. Paths are those of the host. */
 export interface NpmHost {
@@ -82,16 +82,22 @@ export function orderNpm(
     probes: [],
     hint: wish.allowBuild ? undefined : NO_SCRIPTS,
     secrets: secretsOf(settings, host),
+    hasCredentials:
+      secretEntries(settings).length > 0 || hasCredentials([...entries.values(), ...Object.values(proxies(undefined, host))]),
   };
 }
 
 /** Tokens and passwords, also as they stand before they are decoded. */
-function secretsOf({ entries }: NpmSettings, host: NpmHost['environment']): readonly string[] {
-  const secrets = Array.from(entries).flatMap(([key, value]) => (/(?:_authToken|_auth|_password)$/.test(key) ? [value] : []));
+function secretsOf(settings: NpmSettings, host: NpmHost['environment']): readonly string[] {
+  const secrets = secretEntries(settings);
   const decoded = secrets.flatMap((secret) => {
     const text = Buffer.from(secret, 'base64').toString('utf8');
     return /^[\x20-\x7e]{4,}$/.test(text) ? [text, ...text.split(':').slice(1)] : [];
   });
-  const urls = [...entries.values(), ...Object.values(proxies(undefined, host))];
+  const urls = [...settings.entries.values(), ...Object.values(proxies(undefined, host))];
   return [...secrets, ...decoded, ...secretsIn(urls)].filter((secret) => secret.length >= 4);
+}
+
+function secretEntries({ entries }: NpmSettings): string[] {
+  return Array.from(entries).flatMap(([key, value]) => (/(?:_authToken|_auth|_password)$/.test(key) ? [value] : []));
 }

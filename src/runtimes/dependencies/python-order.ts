@@ -8,7 +8,7 @@ import {
   type PythonWish,
 } from './install-plan.ts';
 import { PUBLIC_INDEX_URL, type PipSettings } from './pip-settings.ts';
-import { secretsIn } from './redaction.ts';
+import { hasCredentials, secretsIn } from './redaction.ts';
 
 const WHEELS_ONLY = {
   when: /matching distribution|No solution found|no wheel/i,
@@ -62,13 +62,15 @@ export function orderPython(
     ...(certFile === undefined ? {} : { SSL_CERT_FILE: certFile, REQUESTS_CA_BUNDLE: certFile }),
   };
   const indexes = settings.isIndexDisabled ? [] : [settings.indexUrl ?? PUBLIC_INDEX_URL, ...settings.extraIndexUrls];
+  const urls = [...indexes, ...settings.findLinks, ...Object.values(environment)];
   const common = {
     input,
     project: [],
     python,
     hint: wish.allowBuild ? undefined : WHEELS_ONLY,
     probes: probesOf(indexes, wish, settings),
-    secrets: secretsIn([...indexes, ...settings.findLinks, ...Object.values(environment)]),
+    secrets: secretsIn(urls),
+    hasCredentials: hasCredentials(urls) || clientCertFile !== undefined,
   };
   if (uv !== undefined) return { ...common, tool: 'uv', ...uvCommand(uv, python, wish, reading, environment, places) };
   input['pip.conf'] = { text: pipConf(reading) };

@@ -17,6 +17,11 @@ export function secretsIn(texts: readonly (string | undefined)[]): readonly stri
   return [...secrets].filter((secret) => secret.length >= SECRET_MIN_CHARACTERS);
 }
 
+/** Whether a URL among these texts holds credentials. */
+export function hasCredentials(texts: readonly (string | undefined)[]): boolean {
+  return texts.some((text) => /:\/\/[^/\s@]+@/.test(text ?? ''));
+}
+
 /** A line of an installer, fit to be shown to whoever pushed: no credentials, no control characters, not too long. */
 export function showable(line: string, secrets: readonly string[]): string {
   let text = line.replaceAll(/(:\/\/)[^/\s@]+@/g, '$1***@');

@@ -182,7 +182,7 @@ needs('with hashes only archives that have them are installed', async (t) => {
 needs('a package without a wheel is refused and nothing of it runs', async (t) => {
   const setup =
     'open("/tmp/ran", "w").close()\nimport os\nos.write(2, b"I RAN")\nfrom setuptools import setup\nsetup(name="onlysource")\n';
-  await using index = await servePackages(makeSource('onlysource', '1.0', setup));
+  await using index = await servePackages(makeSource('onlysource', '1.0', { 'setup.py': setup }));
   await using fixture = await DependencyFixture.open({ environment: { PIP_INDEX_URL: index.url } });
   const lines: string[] = [];
   const error = await t.throwsAsync(fixture.install(['onlysource'], { onLine: (line) => lines.push(line) }));

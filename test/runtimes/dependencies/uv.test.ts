@@ -53,7 +53,7 @@ withUv('uv is used where it is, with the settings of pip', async (t, PATH) => {
 });
 
 withUv('uv installs wheels only, checks hashes and keeps to local directories', async (t, PATH) => {
-  const source = makeSource('onlysource', '1', 'import os\nos.write(2, b"I RAN")\n');
+  const source = makeSource('onlysource', '1', { 'setup.py': 'import os\nos.write(2, b"I RAN")\n' });
   await using index = await servePackages(source, makeWheel('word', '1', { 'word.py': '' }));
   await using fixture = await DependencyFixture.open({ environment: { PATH, PIP_INDEX_URL: index.url } });
   const lines: string[] = [];
