@@ -148,6 +148,18 @@ export class NodeRunner implements AsyncDisposable {
 
   /** Sends INVOKE and gives the number of the call. */
   invoke(options: NodeCallOptions = {}): number {
+    this.write(this.encodeCall(options));
+    return this.#calls;
+  }
+
+  /** The last call a second time. */
+  repeatCall(): void {
+    this.#calls -= 1;
+    this.invoke();
+  }
+
+  /** An INVOKE of the next call. */
+  encodeCall(options: NodeCallOptions = {}): Buffer {
     const meta = {
       method: options.method ?? 'POST',
       path: options.path ?? '/',
@@ -159,8 +171,7 @@ export class NodeRunner implements AsyncDisposable {
       ...(options.streamed === true && { streamed: true }),
     };
     this.#calls += 1;
-    this.write(encodeMeta(FRAME.INVOKE, this.#calls, meta, Buffer.from(options.body ?? '')));
-    return this.#calls;
+    return encodeMeta(FRAME.INVOKE, this.#calls, meta, Buffer.from(options.body ?? ''));
   }
 
   write(frame: Uint8Array): void {

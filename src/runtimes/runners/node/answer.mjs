@@ -4,7 +4,7 @@
  *
  * Headers that only the gateway may set are dropped, not refused: they are in every `Response` that was fetched.
  */
-import { apply, byteLength, Error, getPrototypeOf, isArray, isInteger, isView, own, stringify } from './originals.mjs';
+import { apply, byteLength, Error, getPrototypeOf, isArray, isInteger, isView, own, round, stringify } from './originals.mjs';
 import { Respond } from './respond.mjs';
 
 export const TEXT = 'text/html; charset=utf-8';
@@ -43,7 +43,7 @@ const NO_DATA = own(
   ]),
   'has',
 );
-const { isWellFormed, toLowerCase } = String.prototype;
+const { includes, isWellFormed, toLowerCase } = String.prototype;
 const lowerCase = (text) => apply(toLowerCase, text, []);
 
 /** The value is no answer; the text tells the author why. */
@@ -89,7 +89,7 @@ export function fromThrown(error) {
 
 /** The META of an ANSWER or ANSWER_HEAD. */
 export function encodeHead(answer, execMs) {
-  return `{"status":${answer.status},"headers":${stringify(answer.headers)},"exec_us":${Math.round(execMs * 1000)}}`;
+  return `{"status":${answer.status},"headers":${stringify(answer.headers)},"exec_us":${round(execMs * 1000)}}`;
 }
 
 /** One piece of a streamed body, as text or bytes. Throws BadResponse. */
@@ -232,7 +232,7 @@ function toJson(value) {
   }
   if (text === undefined) throw new BadResponse(`the ${describeType(value)} can't be written as JSON: its toJSON gives nothing`);
   // Written as null, which the caller couldn't tell from one. Looking for it only where there is a null keeps all others fast.
-  if (text.includes('null')) refuseNotFinite(value);
+  if (apply(includes, text, ['null'])) refuseNotFinite(value);
   return text;
 }
 

@@ -7,7 +7,18 @@
  */
 import { Socket } from 'node:net';
 import { CHUNK_MAX_BYTES, FRAME, HEADER_BYTES, LIMITS, readUint32, writeHeader, writeUint32 } from './frames.mjs';
-import { allocUnsafe, allocUnsafeSlow, apply, byteLength, bytesFrom, own, Promise, stringify, writeSync } from './originals.mjs';
+import {
+  allocUnsafe,
+  allocUnsafeSlow,
+  apply,
+  byteLength,
+  bytesFrom,
+  min,
+  own,
+  Promise,
+  stringify,
+  writeSync,
+} from './originals.mjs';
 
 const READ_BYTES = 64 << 10;
 /** Below this one copy and one system call are cheaper than two system calls; a largest chunk fits, too. */
@@ -176,7 +187,7 @@ export class Channel {
 
   #fill(buffer, at, count) {
     const payload = this.#payload;
-    const end = Math.min(count, at + payload.length - this.#payloadBytes);
+    const end = min(count, at + payload.length - this.#payloadBytes);
     apply(set, payload, [apply(subarray, buffer, [at, end]), this.#payloadBytes]);
     this.#payloadBytes += end - at;
     if (this.#payloadBytes === payload.length) {

@@ -22,13 +22,15 @@ export class IncomingBody {
   /** null while more may come. */
   #failure = null;
   #isComplete = false;
+  /** Nothing more will come for it. */
+  isOver = false;
   #isAbandoned = false;
   #collected = null;
 
   /** One that came whole. */
   static complete(bytes) {
     const body = new IncomingBody(bytes, () => {});
-    body.#isComplete = true;
+    body.complete();
     return body;
   }
 
@@ -36,11 +38,6 @@ export class IncomingBody {
   constructor(first, sendCredit) {
     this.#sendCredit = sendCredit;
     if (first.length > 0) this.#pieces.push({ bytes: first, credit: 0 });
-  }
-
-  /** Nothing more will come for it. */
-  get isOver() {
-    return this.#isComplete || this.#failure !== null;
   }
 
   push(bytes) {
@@ -51,11 +48,13 @@ export class IncomingBody {
 
   complete() {
     this.#isComplete = true;
+    this.isOver = true;
     this.#stir();
   }
 
   abort(reason) {
-    this.#failure = new BadRequest(REASONS[reason] ?? 'the body did not come completely');
+    this.isOver = true;
+    this.#failure ??= new BadRequest(REASONS[reason] ?? 'the body did not come completely');
     this.#stir();
   }
 

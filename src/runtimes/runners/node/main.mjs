@@ -5,6 +5,7 @@
 import { closeSync, readSync, writeSync } from 'node:fs';
 import module from 'node:module';
 import { Channel } from './channel.mjs';
+import { describe } from './failure.mjs';
 import { hookImports } from './framework-registry.mjs';
 import { FRAME, readUint32 } from './frames.mjs';
 import { importFailed, InitFailed, load, noteModule } from './loading.mjs';
@@ -51,7 +52,8 @@ async function become(order) {
       try {
         if (isLoading) throw new Error('a frame before READY');
         runner.hear(type, call, payload, isOwn);
-      } catch {
+      } catch (error) {
+        runner.output.say(0, `[gitfaas] the instance leaves: ${describe(error)}`);
         exit(EXIT_PROTOCOL);
       }
     },

@@ -6,6 +6,7 @@ import { writeSync as writeNow } from 'node:fs';
 
 export const { parse, stringify } = JSON;
 export const { apply } = Reflect;
+export const { max, min, round } = Math;
 export const { isArray } = Array;
 export const { isInteger } = Number;
 export const { isView } = ArrayBuffer;

@@ -7,12 +7,13 @@
  */
 import { Writable } from 'node:stream';
 import { StringDecoder } from 'node:string_decoder';
-import { byteLength, bytesFrom, now, textOf } from './originals.mjs';
+import { apply, byteLength, bytesFrom, min, now, textOf } from './originals.mjs';
 
 const LINE_MAX_BYTES = 8 << 10;
 /** A burst, then a rate: enough for a traceback or a table, too little to drown the daemon. */
 const LINES_BURST = 1000;
 const LINES_PER_MS = 1;
+const { toWellFormed } = String.prototype;
 
 /** The unfinished lines of one call, or of the instance outside of calls. */
 export class Lines {
@@ -89,7 +90,7 @@ export class Output {
   }
 
   #add(lines, stream, text, start, end) {
-    const kept = Math.min(end - start, LINE_MAX_BYTES - lines[stream].length);
+    const kept = min(end - start, LINE_MAX_BYTES - lines[stream].length);
     lines[stream] += text.slice(start, start + kept);
     lines.cut[stream] += end - start - kept;
   }
@@ -108,7 +109,7 @@ export class Output {
 
   #emit(number, stream, text) {
     const at = now();
-    this.#credit = Math.min(LINES_BURST, this.#credit + (at - this.#creditedAt) * LINES_PER_MS);
+    this.#credit = min(LINES_BURST, this.#credit + (at - this.#creditedAt) * LINES_PER_MS);
     this.#creditedAt = at;
     if (this.#credit < 1) {
       this.#dropped++;
@@ -116,7 +117,7 @@ export class Output {
     }
     this.#credit--;
     if (this.#dropped > 0) this.#reportDropped(number);
-    if (!this.#channel.sendLog(number, stream, text)) this.#dropped++;
+    if (!this.#channel.sendLog(number, stream, apply(toWellFormed, text, []))) this.#dropped++;
   }
 
   #reportDropped(number) {

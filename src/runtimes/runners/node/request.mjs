@@ -1,6 +1,18 @@
 /** The request object. Everything is made when it is first asked for. */
 import { Readable } from 'node:stream';
-import { AbortController, clearTimeout, Error, own, parse, setTimeout, textOf, TypeError, wallClock } from './originals.mjs';
+import {
+  AbortController,
+  clearTimeout,
+  Error,
+  max,
+  min,
+  own,
+  parse,
+  setTimeout,
+  textOf,
+  TypeError,
+  wallClock,
+} from './originals.mjs';
 import { Respond } from './respond.mjs';
 
 /** So much before its deadline, in milliseconds, a call's signal is aborted: 10 % of the time it had, at most this. */
@@ -148,7 +160,7 @@ export class Request {
   }
 
   get remainingMs() {
-    return Math.max(0, this.#call.meta.deadline_ms - wallClock());
+    return max(0, this.#call.meta.deadline_ms - wallClock());
   }
 
   /** Aborted a little before the deadline (`TimeoutError`), and when the caller is gone (`AbortError`). */
@@ -301,7 +313,7 @@ export class Call {
 
   #graceMs() {
     const restMs = this.meta.deadline_ms - wallClock();
-    return Math.min(TIMER_MAX_MS, restMs - Math.min(GRACE_MAX_MS, restMs / 10));
+    return min(TIMER_MAX_MS, restMs - min(GRACE_MAX_MS, restMs / 10));
   }
 }
 
