@@ -34,7 +34,7 @@ export async function planNode(wish: NodeWish, environment: Environment): Promis
 }
 
 /** The npm beside this Node, else the one that the daemon's own `PATH` finds. Throws FaasError `dependencies_unavailable`. */
-function findNpm(node: string, path: string | undefined): string {
+export function findNpm(node: string, path: string | undefined): string {
   const beside = join(dirname(dirname(node)), 'lib/node_modules/npm');
   const others = (path ?? '').split(':').filter((entry) => isAbsolute(entry));
   for (const program of [join(beside, 'bin/npm-cli.js'), ...others.map((directory) => join(directory, 'npm'))]) {
