@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { chmod, mkdir, open, readdir, readFile, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { isTree, removeTree, sealTree, syncDirectory, type InstalledFile } from './installed-tree.ts';
+import { isTree, removeTree, sealTree, syncPath, type InstalledFile } from './installed-tree.ts';
 
 /** What lies beside an installation, under its name with `.json`. */
 interface Manifest {
@@ -77,11 +77,11 @@ export class DependencyStore {
     await rename(target, temporary);
     try {
       await writeDurably(`${temporary}.json`, JSON.stringify(manifest));
-      await flush(temporary);
+      await flush(temporary, manifest.files);
       await this.#discard(key);
       await rename(`${temporary}.json`, `${directory}.json`);
       await rename(temporary, directory);
-      await syncDirectory(this.#root);
+      await syncPath(this.#root);
     } finally {
       await rm(temporary, { recursive: true, force: true });
       await rm(`${temporary}.json`, { force: true });
@@ -152,8 +152,13 @@ export class DependencyStore {
 }
 
 /** One flush of the file system instead of one for each of thousands of files. */
-async function flush(directory: string): Promise<void> {
-  await run('sync', ['-f', directory]);
+async function flush(directory: string, files: readonly InstalledFile[]): Promise<void> {
+  try {
+    await run('sync', ['-f', directory]);
+  } catch {
+    // Not every host's `sync` knows that.
+    for (const { path, kind } of files) if (kind !== 'link') await syncPath(join(directory, path));
+  }
 }
 
 async function writeDurably(path: string, text: string): Promise<void> {
