@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { crc32, deflateRawSync, gzipSync } from 'node:zlib';
 
+/** By path. A name that begins with `link:` is a symbolic link to the content, where the kind of archive has such. */
 export type ArchiveFiles = Readonly<Record<string, string | Buffer>>;
 
 export interface Archive {
@@ -19,7 +20,9 @@ export function zip(files: ArchiveFiles): Buffer {
   const parts: Buffer[] = [];
   const directory: Buffer[] = [];
   let offset = 0;
-  for (const [name, content] of Object.entries(files)) {
+  for (const [key, content] of Object.entries(files)) {
+    const isLink = key.startsWith('link:');
+    const name = isLink ? key.slice(5) : key;
     const bytes = Buffer.from(content);
     const packed = deflateRawSync(bytes);
     const nameBytes = Buffer.from(name);
@@ -32,7 +35,7 @@ export function zip(files: ArchiveFiles): Buffer {
     common.writeUInt16LE(nameBytes.length, 22);
     const local = Buffer.concat([Buffer.from('PK\x03\x04', 'latin1'), common, nameBytes, packed]);
     const tail = Buffer.alloc(14);
-    tail.writeUInt32LE((0o100644 << 16) >>> 0, 6);
+    tail.writeUInt32LE(((isLink ? 0o120777 : 0o100644) << 16) >>> 0, 6);
     tail.writeUInt32LE(offset, 10);
     directory.push(Buffer.from('PK\x01\x02\x14\x03', 'latin1'), common, tail, nameBytes);
     parts.push(local);
@@ -66,7 +69,7 @@ export function makeWheel(name: string, version: string, files: ArchiveFiles, op
   };
   const record = Object.entries(all).map(([path, content]) => {
     const digest = createHash('sha256').update(content).digest('base64url');
-    return `${path},sha256=${digest},${Buffer.byteLength(content)}\n`;
+    return `${path.replace(/^link:/, '')},sha256=${digest},${Buffer.byteLength(content)}\n`;
   });
   all[`${info}/RECORD`] = `${record.join('')}${info}/RECORD,,\n`;
   return { fileName: `${name}-${version}-${tag}.whl`, bytes: zip(all) };

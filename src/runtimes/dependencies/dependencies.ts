@@ -164,6 +164,7 @@ export class Dependencies implements AsyncDisposable {
   async #install(plan: InstallPlan, running: Running): Promise<string> {
     const { clock, logger, startInstaller, bounds } = this.#parts;
     const beganMs = clock.nowMs();
+    logger.info({ functions: [...running.functions], what: running.what }, 'installing dependencies');
     const input = await this.store.makeTemporary(0o755);
     // The installer has a uid of its own, which is only known later. The directories above are closed.
     const install = await this.store.makeTemporary(0o777);

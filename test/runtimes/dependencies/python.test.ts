@@ -195,6 +195,11 @@ const HOSTILE: readonly (readonly [string, Archive])[] = [
   ['a path out of the target', makeWheel('evil', '1', { '../../escaped.py': 'x = 1\n', 'evil.py': '' })],
   ['an absolute path', makeWheel('evil', '1', { '/tmp/escaped.py': 'x = 1\n', 'evil.py': '' })],
   ['data out of the target', makeWheel('evil', '1', { 'evil-1.data/data/../../../escaped': 'x', 'evil.py': '' })],
+  ['a link out of the target', makeWheel('evil', '1', { 'link:evil_link': '/etc', 'link:up': '../../..', 'evil.py': '' })],
+  [
+    'a file behind a link of its own',
+    makeWheel('evil', '1', { 'link:evil_link': '/tmp', 'evil_link/escaped': 'x', 'evil.py': '' }),
+  ],
   ['a script out of the target', makeWheel('evil', '1', { 'evil-1.data/scripts/../../../escaped': 'x', 'evil.py': '' })],
 ];
 for (const [what, archive] of HOSTILE) {

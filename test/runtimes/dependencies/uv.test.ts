@@ -1,6 +1,7 @@
-import { rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import type { FaasError } from '../../../src/errors.ts';
 import { DependencyFixture, wishFor } from '../../support/dependencies.ts';
 import { call, text } from '../../support/process-runtime.ts';
 import { installFromIndex } from '../../support/real-index.ts';
@@ -68,4 +69,29 @@ withUv('uv installs wheels only, checks hashes and keeps to local directories', 
   const unequal = await t.throwsAsync(fixture.dependencies.install(wish, () => {}));
   t.like(unequal, { code: 'install_failed' });
   t.regex(unequal?.message ?? '', /[Hh]ash/);
+});
+
+withUv('uv changes nothing outside the installation, whatever an archive holds', async (t, PATH) => {
+  const hostile = [
+    makeWheel('evil', '1', { '../../escaped.py': 'x = 1\n', 'evil.py': '' }),
+    makeWheel('evil', '2', { '/tmp/escaped.py': 'x = 1\n', 'evil.py': '' }),
+    makeWheel('evil', '3', { 'link:evil_link': '/tmp', 'evil_link/escaped': 'x', 'evil.py': '' }),
+    makeWheel('evil', '4', { 'link:evil_link': '/etc', 'link:up': '../../..', 'evil.py': '' }),
+    makeWheel('evil', '5', { 'evil-5.data/data/../../../escaped': 'x', 'evil.py': '' }),
+  ];
+  await using index = await servePackages(...hostile);
+  await using fixture = await DependencyFixture.open({ environment: { PATH, PIP_INDEX_URL: index.url } });
+  for (const version of ['1', '2', '3', '4', '5']) {
+    const end = await fixture.install([`evil==${version}`]).then(
+      () => 'installed',
+      ({ code }: FaasError) => code,
+    );
+    t.true(['installed', 'install_failed'].includes(end), `${version}: ${end}`);
+    t.false(existsSync('/tmp/escaped.py') || existsSync('/tmp/escaped') || existsSync('/escaped'), version);
+  }
+  const strange = readdirSync(fixture.runtime.storeDirectory).filter((name) => !/^deps-[0-9a-f]{64}(?:\.json)?$/.test(name));
+  t.deepEqual(
+    strange,
+    ['next-uid'].filter((name) => strange.includes(name)),
+  );
 });
