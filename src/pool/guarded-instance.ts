@@ -270,6 +270,8 @@ export class GuardedInstance {
 
   #failed(call: RunningCall, error: FaasError): void {
     if (!this.#calls.has(call)) return;
+    // Of an instance that is being killed for something else: `exited` tells what that was.
+    if (this.#end !== undefined && error.code === 'crash') return;
     if (!isFaultOfHandler(error)) this.#killFor(call, error);
     else if (call.failure === undefined) {
       this.#release(call);

@@ -68,8 +68,11 @@ export function describePlan(plan: Plan): string[] {
 function describeChange(change: ChangedFunction): string {
   const parts: string[] = [];
   if (change.code) parts.push('code');
-  if (change.forcing.length > 0) parts.push(`${change.forcing.map(snakeCase).join(', ')} (new instances)`);
-  if (change.policy.length > 0) parts.push(`${change.policy.map(snakeCase).join(', ')} (live pool, no restart)`);
+  const forcing = keysOf(change.forcing);
+  // A key can be behind two fields: `concurrency` forces new instances only when it begins or ceases to be 1.
+  const policy = keysOf(change.policy).filter((key) => !forcing.includes(key));
+  if (forcing.length > 0) parts.push(`${forcing.join(', ')} (new instances)`);
+  if (policy.length > 0) parts.push(`${policy.join(', ')} (live pool, no restart)`);
   return parts.join('; ');
 }
 
@@ -82,11 +85,16 @@ function sorted(value: unknown): unknown {
   return Object.entries(value).toSorted(([x], [y]) => (x < y ? -1 : 1));
 }
 
+function keysOf(fields: readonly string[]): string[] {
+  return [...new Set(fields.map(snakeCase))];
+}
+
 /** A field's name as it stands in the configuration file. */
 function snakeCase(field: string): string {
   const renamed: Record<string, string> = {
     handlerModule: 'handler',
     handlerCallable: 'handler',
+    isConcurrent: 'concurrency',
     memoryBytes: 'memory',
     cpuMillis: 'cpu_limit',
     tmpBytes: 'tmp_size',

@@ -39,7 +39,7 @@ class Guarded {
   }
 
   /** The runtime's side. */
-  get memory(): { die(cause: 'crash' | 'oom', detail: string): void } {
+  get memory(): { die(cause: 'crash' | 'oom', detail: string): void; endCalls(callId: string): void } {
     return [...this.runtime.live][0]!;
   }
 }
@@ -212,7 +212,97 @@ test('calls that run beside one that times out fail with crash', async (t) => {
   const beside = guarded.call(10_000);
   await guarded.clock.advance(150);
   t.is(await codeOf(late), 'timeout');
-  t.is(await codeOf(beside), 'crash');
+  const error = await errorOf(beside);
+  t.is(error.code, 'crash');
+  t.regex(error.detail, /another call of its instance timed out/);
+});
+
+test('a caller who leaves a stream beside other calls costs only the stream: the slot is free when the runner ends it', async (t) => {
+  for (const way of ['destroy', 'abort'] as const) {
+    const guarded = await Guarded.ready();
+    const invocation = invocationOf();
+    const caller = new AbortController();
+    guarded.runtime.handler = (made) =>
+      made.callId === invocation.callId ? streaming(new Readable({ read: () => undefined })) : never();
+    const left = await guarded.call(1000, { ...invocation, signal: caller.signal });
+    const beside = guarded.call();
+    if (way === 'destroy') (left.body as Readable).destroy();
+    else caller.abort();
+    await settle();
+    t.true((left.body as Readable).destroyed);
+    t.deepEqual(guarded.runtime.cancels, [invocation.callId]);
+    t.is(guarded.instance.running, 2);
+    guarded.memory.endCalls(invocation.callId);
+    await settle();
+    t.is(guarded.instance.running, 1);
+    t.true(await isPending(beside));
+    t.is(guarded.runtime.kills, 0);
+  }
+});
+
+test('a stream that begins after its call was cancelled beside others is dropped', async (t) => {
+  const guarded = await Guarded.ready();
+  const body = new Readable({ read: () => undefined });
+  const invocation = invocationOf();
+  const head = Promise.withResolvers<HandlerAnswer>();
+  guarded.runtime.handler = (made) => (made.callId === invocation.callId ? head.promise : never());
+  const caller = new AbortController();
+  const left = guarded.call(1000, { ...invocation, signal: caller.signal });
+  const beside = guarded.call();
+  caller.abort();
+  t.is(await codeOf(left), 'cancelled');
+  head.resolve(streaming(body));
+  await settle();
+  t.true(body.destroyed);
+  t.is(guarded.instance.running, 2);
+  guarded.memory.endCalls(invocation.callId);
+  await settle();
+  t.is(guarded.instance.running, 1);
+  t.true(await isPending(beside));
+});
+
+test('a cancelled call that does not end by its deadline has the instance killed', async (t) => {
+  const guarded = await Guarded.ready();
+  guarded.runtime.handler = never;
+  const caller = new AbortController();
+  const left = guarded.call(100, { signal: caller.signal });
+  const beside = guarded.call(10_000);
+  caller.abort();
+  t.is(await codeOf(left), 'cancelled');
+  await guarded.clock.advance(150);
+  const error = await errorOf(beside);
+  t.is(error.code, 'crash');
+  t.regex(error.detail, /another call of its instance timed out/);
+  t.deepEqual(guarded.heard, ['ready', 'ended timeout']);
+});
+
+test('a retired instance waits for its cancelled calls too', async (t) => {
+  const guarded = await Guarded.ready();
+  guarded.runtime.handler = async (invocation) => {
+    await guarded.clock.sleep(invocation.path === '/long' ? 300 : 100);
+    return answerOf('done');
+  };
+  const caller = new AbortController();
+  const left = guarded.call(1000, { path: '/long', signal: caller.signal });
+  const beside = guarded.call();
+  caller.abort();
+  t.is(await codeOf(left), 'cancelled');
+  void guarded.instance.retire('surplus');
+  await guarded.clock.advance(250);
+  t.is((await beside).status, 200);
+  t.is(guarded.runtime.kills, 0);
+  await guarded.clock.advance(150);
+  t.deepEqual(guarded.heard, ['ready', 'ended surplus']);
+});
+
+test('a call whose body broke off while it waited is not sent, and the instance stays as it was', async (t) => {
+  const guarded = await Guarded.ready();
+  const rest = new Readable({ read: () => undefined });
+  rest.on('error', () => undefined);
+  rest.destroy(new FaasError('body_too_large'));
+  t.is(await codeOf(guarded.call(1000, { rest })), 'body_too_large');
+  t.is(guarded.runtime.calls.length, 0);
+  t.is(guarded.instance.state, 'ready');
 });
 
 test('a streamed answer occupies the instance until it was read to its end', async (t) => {

@@ -141,3 +141,16 @@ test('a plan reads as one line a function, with the keys as the file spells them
     '1 added, 1 changed, 1 removed, 1 unchanged',
   ]);
 });
+
+for (const [from, to, said] of [
+  [1, 4, 'concurrency (new instances)'],
+  [4, 8, 'concurrency (live pool, no restart)'],
+  [8, 1, 'concurrency (new instances)'],
+] as const) {
+  test(`concurrency from ${from} to ${to} reads as: ${said}`, (t) => {
+    const withConcurrency = (concurrency: number): DeclaredFunction =>
+      declare('f', 'a'.repeat(40), { concurrency, isConcurrent: concurrency > 1 });
+    const plan = planRevision(revisionOf([withConcurrency(from)]), revisionOf([withConcurrency(to)]));
+    t.is(describePlan(plan)[0], `~ f: ${said}`);
+  });
+}

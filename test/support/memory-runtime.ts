@@ -91,6 +91,11 @@ export class MemoryInstance implements Instance {
     this.#ends.delete(invocation);
   }
 
+  /** The runner says so of the calls with this id. */
+  endCalls(callId: string): void {
+    for (const invocation of this.#ends.keys()) if (invocation.callId === callId) this.endCall(invocation);
+  }
+
   async kill(): Promise<void> {
     if (!this.#isDying && !this.#isDead) {
       this.#isDying = true;
