@@ -13,7 +13,8 @@ export const BODY_WINDOW_BYTES = 1024 * 1024;
  *          caller while the window is full. Exits: sent, when the last piece is out; broken, when the body fails; over.
  * sent     BODY_END is out. Exit: over.
  * broken   BODY_ABORT is out; `failure` says why. Exit: over.
- * over     The call has ended: nothing of the body is sent any more, and what still comes is dropped.
+ * over     The call has ended: what still comes of the body is dropped, and the instance was told so by BODY_ABORT if it has
+ *          not heard of an end before.
  */
 class SentBody {
   readonly #call: number;
@@ -51,7 +52,7 @@ class SentBody {
   }
 
   end(): void {
-    this.#isOpen = false;
+    this.#close(encodeJson(FRAME.BODY_ABORT, this.#call, { reason: 'cut_off' }));
     this.#rest.off('readable', this.#pump);
     this.#rest.destroy();
   }

@@ -112,10 +112,14 @@ test.serial('of a body at most 1 MiB is on its way; credit lets it go on, and th
   await ask(instance, [answer(-again, 'enough'), answer(0, 'done')]);
   t.is(await first, 'enough');
   t.true(rest.destroyed);
+  t.deepEqual(
+    (await seen(instance)).filter(({ type }) => type === FRAME.BODY_ABORT).map(({ call: number, facts }) => [number, facts]),
+    [[1, '{"reason":"cut_off"}']],
+  );
   // Credit for what was on its way comes late, and is taken once.
-  t.is(await ask(instance, [[FRAME.BODY_CREDIT, -again - 1, `{"bytes":${MEBI}}`, 1], answer(0, 'done')]), 'done');
+  t.is(await ask(instance, [[FRAME.BODY_CREDIT, -again - 2, `{"bytes":${MEBI}}`, 1], answer(0, 'done')]), 'done');
   t.is(await bodyBytes(), MEBI + 300_000);
-  const error = await t.throwsAsync(ask(instance, [[FRAME.BODY_CREDIT, -again - 3, '{"bytes":1}', 1]]), {
+  const error = await t.throwsAsync(ask(instance, [[FRAME.BODY_CREDIT, -again - 4, '{"bytes":1}', 1]]), {
     instanceOf: FaasError,
   });
   t.is(error?.code, 'bad_response');
