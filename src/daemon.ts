@@ -26,7 +26,7 @@ import { Validator, type TreeAccess } from './reconcile/validate.ts';
 import { Watcher } from './reconcile/watcher.ts';
 import { Writer } from './reconcile/writer.ts';
 import type { FunctionDependencies } from './registry/dependencies.ts';
-import type { DeclaredFunction, Revision } from './registry/revision.ts';
+import { moduleOf, type DeclaredFunction, type Revision } from './registry/revision.ts';
 import { openContentStore } from './repo/content-store.ts';
 import { readFromDirectories } from './repo/object-directories.ts';
 import { ObjectReader } from './repo/object-reader.ts';
@@ -206,7 +206,11 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       keys = revision.keys;
       capacity.setLimit(revision.system.maxConcurrentFunctions);
       logger.setLevel(options.debug ? 'DEBUG' : revision.system.loggingLevel);
-      const uses = [...revision.functions.values()].map(({ spec }) => ({ runtime: spec.runtime, network: spec.network }));
+      const uses = [...revision.functions.values()].map(({ spec }) => ({
+        runtime: spec.runtime,
+        network: spec.network,
+        memoryBytes: spec.memoryBytes,
+      }));
       runtime.ready(uses).catch((error: unknown) => logger.warn({ error }, 'no instances could be prepared ahead'));
     },
   });
@@ -321,15 +325,14 @@ function startRequest(
   dependenciesDirectory: string | undefined,
 ): ConstructorParameters<typeof Pool>[0]['request'] {
   const { name, version, spec } = declared;
-  const { runtime, handlerModule, handlerCallable, memoryBytes, cpuMillis, pids, tmpBytes, environment, network, timeoutMs } =
-    spec;
+  const { runtime, handlerCallable, memoryBytes, cpuMillis, pids, tmpBytes, environment, network, timeoutMs } = spec;
   const { networkAllow, signature, importTemplate, isConcurrent } = spec;
   return {
     functionName: name,
     version,
     codeDirectory,
     runtime,
-    handlerModule,
+    handlerModule: moduleOf(declared),
     handlerCallable,
     memoryBytes,
     cpuMillis,

@@ -1,11 +1,13 @@
 import { resolve as resolvePath, sep } from 'node:path';
 import type { Problem } from '../errors.ts';
-import { FUNCTION_DEFAULTS, HANDLER_MODULE, RANGES, SYSTEM_DEFAULTS } from './defaults.ts';
+import { FUNCTION_DEFAULTS, RANGES, SYSTEM_DEFAULTS } from './defaults.ts';
 import { environmentProblem, readEnvironment, type Environment } from './environment.ts';
 import type { ApiKeyEntry, FaasConfig } from './generated/faas-config.ts';
 import type { FunctionConfig } from './generated/function-config.ts';
+import { splitHandler } from './handler-name.ts';
 import type { Fault, Path } from './parse.ts';
 import { duplicateMistake, parseRequirement, type Requirement } from './requirement.ts';
+import { FLOORS, NODE_THREADS, runtimeKind, runtimeProblem } from './runtimes.ts';
 import type { ApiKey, FunctionSpec, GitConfig, LoggingLevel, SystemConfig } from './spec.ts';
 import {
   parseBytes,
@@ -89,11 +91,12 @@ export function resolveFunction(
   const take = quantityReader(path, entry, faults);
 
   const runtime = entry.runtime ?? FUNCTION_DEFAULTS.runtime;
-  const runtimeMistake = unsupportedRuntime(runtime);
+  const runtimeMistake = runtimeProblem(runtime);
   if (runtimeMistake !== undefined) refuse('runtime', runtimeMistake);
   const executionMode = entry.execution_mode ?? system.defaultMode;
   if (entry.execution_mode === 'container') refuse('execution_mode', containerRefusal(system));
-  const handler = splitHandler(entry.handler ?? FUNCTION_DEFAULTS.handler);
+  const kind = runtimeKind(runtime);
+  const handler = splitHandler(entry.handler ?? FUNCTION_DEFAULTS.handler, kind);
   if (handler.problem !== undefined) refuse('handler', handler.problem);
   const listed = entry.dependencies ?? [];
   if (runtime.startsWith('python')) faults.push(...dependencyFaults(listed, [...path, 'dependencies']));
@@ -116,6 +119,17 @@ export function resolveFunction(
       'more than one call at a time in an instance is not built into this version; raise max_instances instead',
     );
   }
+  const memoryBytes = take.bytes('memory', FUNCTION_DEFAULTS.memoryBytes);
+  const pids = entry.pids ?? FUNCTION_DEFAULTS.pids;
+  const floor = FLOORS[kind];
+  if (memoryBytes < floor.memoryBytes) {
+    const least = printBytes(floor.memoryBytes);
+    refuse('memory', `a function with runtime ${runtime} does not start with less than ${least}; write ${least} or more`);
+  }
+  if (pids < floor.pids) {
+    const most = `Node itself has up to ${NODE_THREADS} threads`;
+    refuse('pids', `a function with runtime ${runtime} needs pids ${floor.pids} or more: ${most}`);
+  }
   const minInstances = entry.min_instances ?? FUNCTION_DEFAULTS.minInstances;
   const maxInstances = entry.max_instances ?? FUNCTION_DEFAULTS.maxInstances;
   if (minInstances > maxInstances) {
@@ -135,9 +149,9 @@ export function resolveFunction(
     executionMode,
     handlerModule: handler.module,
     handlerCallable: handler.callable,
-    memoryBytes: take.bytes('memory', FUNCTION_DEFAULTS.memoryBytes),
+    memoryBytes,
     cpuMillis: entry.cpu_limit === undefined ? FUNCTION_DEFAULTS.cpuMillis : take.cpuMillis('cpu_limit', RANGES.cpu_limit[0]),
-    pids: entry.pids ?? FUNCTION_DEFAULTS.pids,
+    pids,
     tmpBytes: take.bytes('tmp_size', FUNCTION_DEFAULTS.tmpBytes),
     environment: Object.freeze({ ...entry.environment }),
     network,
@@ -214,37 +228,6 @@ function quantityReader(path: Path, section: object, faults: Fault[]) {
     bytes: (key: Quantity, fallback: number) => read(key, fallback, parseBytes, printBytes),
     cpuMillis: (key: Quantity, fallback: number) => read(key, fallback, parseCpuMillis, printCpuMillis),
   };
-}
-
-function unsupportedRuntime(runtime: string): string | undefined {
-  const shown = JSON.stringify(runtime.slice(0, 60));
-  const minor = /^python3\.(\d{1,3})$/.exec(runtime)?.[1];
-  if (runtime === 'python3' || (minor !== undefined && Number(minor) >= 8)) return undefined;
-  if (minor !== undefined) return `${shown} is too old: python3.8 is the first that is supported`;
-  if (/^3(\.\d+)?$/.test(runtime)) return `${shown} is not a runtime; did you mean python${runtime}?`;
-  if (/^python/.test(runtime)) return `${shown} is not a runtime; write python3, or python3.N such as python3.11`;
-  return `the runtime ${shown} is not built into this version; use python3, or python3.N such as python3.11`;
-}
-
-const IDENTIFIER = '[A-Za-z_][A-Za-z0-9_]*';
-
-/** A handler that is refused is split all the same where that can be done: its file is then not missed as well. */
-function splitHandler(handler: string): { readonly module: string; readonly callable: string; readonly problem?: string } {
-  const shown = JSON.stringify(handler.slice(0, 60));
-  const [, module = HANDLER_MODULE, callable = ''] =
-    new RegExp(`^(?:(${IDENTIFIER}(?:\\.${IDENTIFIER})*)\\.)?(${IDENTIFIER})$`).exec(handler) ?? [];
-  if (callable === '') {
-    const problem = `${shown} is not a handler; write a callable of handler.py (handle), or module.callable (main.handle)`;
-    return { module, callable: FUNCTION_DEFAULTS.handler, problem };
-  }
-  if (callable === 'py') {
-    return { module, callable: FUNCTION_DEFAULTS.handler, problem: `${shown} names a file; did you mean ${module}.handle?` };
-  }
-  if (module.includes('.')) {
-    const problem = `${shown} is inside a package; name it in handler.py instead: from ${module} import ${callable} as handle`;
-    return { module, callable, problem };
-  }
-  return { module, callable };
 }
 
 function containerRefusal(system: SystemConfig): string {

@@ -1,6 +1,9 @@
+import { FUNCTION_DEFAULTS } from '../config/defaults.ts';
 import type { CreateFunctionBody } from '../config/generated/create-function.ts';
 import type { UpdateFunctionBody } from '../config/generated/update-function.ts';
+import { HANDLER_EXTENSIONS, runtimeKind } from '../config/runtimes.ts';
 import { FaasError, printable } from '../errors.ts';
+import type { DeclaredFunction } from '../registry/revision.ts';
 
 /** What a management call wants of one function's files: a path below the function -> its new bytes, or null to delete it. */
 export type FileEdits = ReadonlyMap<string, Uint8Array | null>;
@@ -29,10 +32,21 @@ export function fileEdits(
   return edits;
 }
 
-/** Path inside a function of the file in which `handler` (`callable` or `module.callable`) is looked for. */
-export function handlerFileOf(handler: unknown): string {
+/** Path inside a function of the file that `code` of an update stands for: the present one, unless the same body names another. */
+export function handlerFileAfter(declared: DeclaredFunction | undefined, config: UpdateFunctionBody['config']): string {
+  if (declared === undefined) return handlerFileOf(config?.handler, config?.runtime);
+  const { name, spec, handlerFile } = declared;
+  const handler = config?.handler === undefined ? `${spec.handlerModule}.${spec.handlerCallable}` : config.handler;
+  const runtime = config?.runtime === undefined ? spec.runtime : (config.runtime ?? FUNCTION_DEFAULTS.runtime);
+  const isSameFile = config?.handler === undefined && runtimeKind(runtime) === runtimeKind(spec.runtime);
+  return isSameFile ? handlerFile.slice(`functions/${name}/`.length) : handlerFileOf(handler, runtime);
+}
+
+/** Path inside a new function of the file in which `handler` (`callable` or `module.callable`) is looked for. */
+export function handlerFileOf(handler: unknown, runtime: unknown): string {
   const module = typeof handler === 'string' && handler.includes('.') ? handler.slice(0, handler.lastIndexOf('.')) : 'handler';
-  return `${module.replaceAll('.', '/')}.py`;
+  const kind = runtimeKind(typeof runtime === 'string' ? runtime : FUNCTION_DEFAULTS.runtime);
+  return `${module.replaceAll('.', '/')}${HANDLER_EXTENSIONS[kind][0]}`;
 }
 
 function requireFilePath(path: string): void {

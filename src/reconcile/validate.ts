@@ -153,8 +153,8 @@ export class Validator {
   /** The configuration is unreadable, so handlers may be named otherwise: only faults of syntax count. */
   async #checkDefaultSources(entries: readonly TreeEntry[], access: TreeAccess): Promise<readonly Problem[]> {
     const wanted = entries
-      .filter((entry) => entry.type === 'blob' && /^functions\/[^/]+\/handler\.py$/.test(entry.path))
-      .map((entry) => ({ file: entry.path, oid: entry.oid, callable: '', runtime: 'python3' }));
+      .filter((entry) => entry.type === 'blob' && /^functions\/[^/]+\/handler\.(py|mjs|js|ts)$/.test(entry.path))
+      .map(({ path, oid }) => ({ file: path, oid, callable: '', runtime: path.endsWith('.py') ? 'python3' : 'node' }));
     return await this.#judgeSources(wanted, access);
   }
 

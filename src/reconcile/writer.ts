@@ -6,7 +6,7 @@ import { buildTree, commitTree, moveRef } from '../repo/commit-writer.ts';
 import type { DeclaredFunction } from '../registry/revision.ts';
 import { isFunctionName } from '../repo/tree-inspection.ts';
 import { requireFollow } from '../repo/work-tree.ts';
-import { fileEdits, handlerFileOf, type FileEdits } from './edits.ts';
+import { fileEdits, handlerFileAfter, handlerFileOf, type FileEdits } from './edits.ts';
 import { finishFollows, type FollowParts } from './follow.ts';
 import { awaitUnheld, requireUnheld } from './held.ts';
 import type { Reconciler } from './reconciler.ts';
@@ -93,7 +93,7 @@ export class Writer {
         if (tip.declared !== undefined)
           throw new FaasError('already_exists', { detail: `A function ${body.name} exists already.` });
       },
-      files: () => fileEdits(body, handlerFileOf(body.config?.handler)),
+      files: () => fileEdits(body, handlerFileOf(body.config?.handler, body.config?.runtime)),
       configPatch: body.config === undefined ? undefined : { ...body.config },
     });
   }
@@ -105,11 +105,7 @@ export class Writer {
       name,
       author,
       check: (tip) => requireExisting(tip, name, preconditions),
-      files(tip) {
-        const current = tip.declared?.handlerFile.slice(`functions/${name}/`.length) ?? handlerFileOf(undefined);
-        const handler = body.config?.handler;
-        return fileEdits(body, handler === undefined ? current : handlerFileOf(handler));
-      },
+      files: (tip) => fileEdits(body, handlerFileAfter(tip.declared, body.config)),
       configPatch: body.config === undefined ? undefined : { ...body.config },
     });
   }

@@ -1,4 +1,7 @@
+import { posix } from 'node:path';
 import type { ResolvedConfig } from '../config/load.ts';
+import { HANDLER_EXTENSIONS, runtimeKind } from '../config/runtimes.ts';
+import type { FunctionSpec } from '../config/spec.ts';
 import type { Problem } from '../errors.ts';
 import { functionEtag, functionVersion, type DeclaredFunction, type Revision } from './revision.ts';
 
@@ -31,15 +34,17 @@ export function declareRevision(input: DeclareInput): { revision: Revision; prob
   for (const [name, treeOid] of functionDirectories(input.entries)) {
     const declared = config.functionEntries.get(name);
     const spec = declared?.spec ?? config.specFor(name);
-    const handlerFile = `functions/${name}/${spec.handlerModule.replaceAll('.', '/')}.py`;
-    if (!blobs.has(handlerFile)) {
+    const candidates = handlerFiles(name, spec);
+    const found = candidates.find((file) => blobs.has(file));
+    const handlerFile = found ?? candidates[0];
+    if (found === undefined) {
       const place =
         declared === undefined
           ? { file: handlerFile, line: 1, column: 1 }
           : { file: input.configFile, line: declared.line, column: declared.column };
       problems.push({
         ...place,
-        message: `function ${name} has no file ${handlerFile}, where its handler \`${spec.handlerCallable}\` is looked for`,
+        message: missingHandler(name, spec, candidates, blobs),
       });
     }
     const configSlice = config.slice(name);
@@ -64,6 +69,27 @@ export function declareRevision(input: DeclareInput): { revision: Revision; prob
   }
   const revision: Revision = { tree: input.tree, functions, system: config.system, git: config.git, keys: config.keys };
   return { revision, problems };
+}
+
+/** Where the handler is looked for, in this order. */
+function handlerFiles(name: string, spec: FunctionSpec): readonly [string, ...string[]] {
+  const base = `functions/${name}/${spec.handlerModule.replaceAll('.', '/')}`;
+  const [first, ...others] = HANDLER_EXTENSIONS[runtimeKind(spec.runtime)];
+  return [`${base}${first}`, ...others.map((extension) => `${base}${extension}`)];
+}
+
+function missingHandler(
+  name: string,
+  spec: FunctionSpec,
+  candidates: readonly [string, ...string[]],
+  blobs: ReadonlySet<string>,
+): string {
+  const [first, ...others] = candidates;
+  const also = others.length === 0 ? '' : ` (nor ${others.map((file) => posix.basename(file)).join(', ')})`;
+  const message = `function ${name} has no file ${first}${also}, where its handler \`${spec.handlerCallable}\` is looked for`;
+  const otherRuntime = runtimeKind(spec.runtime) === 'python' ? 'node' : 'python3';
+  const other = handlerFiles(name, { ...spec, runtime: otherRuntime }).find((file) => blobs.has(file));
+  return other === undefined ? message : `${message}; for ${posix.basename(other)} set \`runtime: ${otherRuntime}\``;
 }
 
 /** Name and tree OID of every directory right below `functions/`, in the order of the tree. */

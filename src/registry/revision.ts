@@ -1,4 +1,6 @@
 import { createHash } from 'node:crypto';
+import { basename } from 'node:path';
+import { runtimeKind } from '../config/runtimes.ts';
 import { FORCING_FIELDS, type ApiKey, type FunctionSpec, type GitConfig, type SystemConfig } from '../config/spec.ts';
 
 /** One function as a revision declares it. */
@@ -15,6 +17,11 @@ export interface DeclaredFunction {
   readonly handlerFile: string;
   /** The function's slice of the configuration as it was written: canonical JSON of an object. */
   readonly configSlice: string;
+}
+
+/** What the runner loads: a module's name for Python, a file's name for Node, whose extensions mean different things. */
+export function moduleOf({ spec, handlerFile }: DeclaredFunction): string {
+  return runtimeKind(spec.runtime) === 'python' ? spec.handlerModule : basename(handlerFile);
 }
 
 /** A whole valid tree of the workspace, ready to be staged. */

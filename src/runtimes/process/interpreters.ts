@@ -34,19 +34,24 @@ function whyUnfit(path: string, uid: number): string | undefined {
     return (error as NodeJS.ErrnoException).code === 'ENOENT' ? 'missing' : 'cannot be resolved';
   }
   if (!real.startsWith('/usr/')) return `leads to ${real}, outside /usr`;
-  return canRun(real, uid) ? undefined : 'cannot be read by functions';
+  return isRunnableBy(real, uid) && isReachableBy(real, uid) ? undefined : 'cannot be read by functions';
 }
 
-/** Whether `uid` may read and execute the file: asked of the kernel for ourselves, of the mode for a uid that nobody has. */
-function canRun(real: string, uid: number): boolean {
+/** Whether `uid` may read and execute the file itself: asked of the kernel for ourselves, of the mode for a uid that nobody has. */
+export function isRunnableBy(real: string, uid: number): boolean {
   try {
     accessSync(real, constants.R_OK | constants.X_OK);
-    if (uid === process.getuid?.()) return true;
-    for (let directory = dirname(real); directory !== '/'; directory = dirname(directory)) {
-      if ((statSync(directory).mode & 0o001) === 0) return false;
-    }
-    return (statSync(real).mode & 0o005) === 0o005;
+    return uid === process.getuid?.() || (statSync(real).mode & 0o005) === 0o005;
   } catch {
     return false;
   }
+}
+
+/** Whether `uid` may enter every directory on the way to it. */
+export function isReachableBy(real: string, uid: number): boolean {
+  if (uid === process.getuid?.()) return true;
+  for (let directory = dirname(real); directory !== '/'; directory = dirname(directory)) {
+    if ((statSync(directory).mode & 0o001) === 0) return false;
+  }
+  return true;
 }

@@ -8,6 +8,7 @@ import { FaasError, printable } from '../../errors.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { decodeJson, encodeJson, FRAME, FrameDecoder, MAX_JSON_BYTES } from '../protocol.ts';
 import type { ChannelServer } from './channel-server.ts';
+import type { RunnerProgram } from './node-program.ts';
 import type { LabelOption } from './security-labels.ts';
 
 const LAUNCHER_FILE = fileURLToPath(new URL('../runners/python/launcher.py', import.meta.url));
@@ -43,6 +44,8 @@ export interface StartOrder {
   readonly network: 'host' | 'none';
   readonly uid: number;
   readonly cgroupProcs: readonly string[];
+  /** Undefined: the instance goes on as the Python runner. */
+  readonly program: RunnerProgram | undefined;
 }
 
 /** The end of an instance's first process, and with it of all others. */
@@ -154,8 +157,8 @@ export class Launcher {
       return;
     }
     this.#watchers.set(order.id, watcher);
-    const { id, token, network, uid, cgroupProcs } = order;
-    this.#send({ op: 'prepare', id, token, network, uid, cgroup_procs: cgroupProcs });
+    const { id, token, network, uid, cgroupProcs, program } = order;
+    this.#send({ op: 'prepare', id, token, network, uid, cgroup_procs: cgroupProcs, program: program ?? null });
   }
 
   /** SIGKILL to the whole tree of an instance; its watcher hears `exited`. Harmless when it is gone. */

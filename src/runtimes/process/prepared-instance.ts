@@ -11,6 +11,7 @@ import type { ChannelServer } from './channel-server.ts';
 import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
 import { readLines, type LineTaker } from './log-lines.ts';
 import { startTicksOf } from './process-identity.ts';
+import type { RunnerProgram } from './node-program.ts';
 import type { InstanceUids } from './instance-uids.ts';
 
 /** After the last process is gone its words may still be in the socket; they are waited for so long. */
@@ -25,6 +26,13 @@ export interface PreparationParts {
   readonly uids: InstanceUids;
   readonly clock: Clock;
   readonly logger: Logger;
+}
+
+/** What an instance cannot change any more once it is prepared. */
+export interface PreparedUse {
+  readonly network: 'host' | 'none';
+  /** The runner, where it is not the launcher's own interpreter. */
+  readonly program: RunnerProgram | undefined;
 }
 
 export interface PreparedExit extends TreeExit {
@@ -77,11 +85,11 @@ export class PreparedInstance {
   static async prepare(
     parts: PreparationParts,
     launcher: Launcher,
-    network: 'host' | 'none',
+    use: PreparedUse,
     signal?: AbortSignal,
   ): Promise<PreparedInstance> {
     signal?.throwIfAborted();
-    const instance = new PreparedInstance(parts, launcher, network);
+    const instance = new PreparedInstance(parts, launcher, use);
     const onAbort = (): void => instance.#prepared.reject(signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
@@ -95,7 +103,7 @@ export class PreparedInstance {
     }
   }
 
-  private constructor(parts: PreparationParts, launcher: Launcher, network: 'host' | 'none') {
+  private constructor(parts: PreparationParts, launcher: Launcher, { network, program }: PreparedUse) {
     this.id = nextInstanceId();
     this.network = network;
     this.exited = this.#gone.promise;
@@ -117,7 +125,7 @@ export class PreparedInstance {
       log: (socket, rest) => this.#takeLogs(socket, rest),
     });
     launcher.prepare(
-      { id: this.id, token, network, uid: this.#uid, cgroupProcs: this.group.procsPaths },
+      { id: this.id, token, network, uid: this.#uid, cgroupProcs: this.group.procsPaths, program },
       {
         forked: (pid) => {
           this.#pid = pid;

@@ -1,5 +1,5 @@
 import { FaasError } from '../../errors.ts';
-import { PreparedInstance, type PreparationParts } from './prepared-instance.ts';
+import { PreparedInstance, type PreparationParts, type PreparedUse } from './prepared-instance.ts';
 import type { SteadyLauncher } from './steady-launcher.ts';
 
 /** Preparations that run beside each other: some, since each waits for the kernel (cgroup moves) most of the time. */
@@ -8,17 +8,17 @@ const SIMULTANEOUS_MAX = 8;
 const SIMULTANEOUS_AHEAD = 1;
 const REFILL_DELAY_MS = 10;
 const FAILURE_PAUSE_MS = 1000;
-/** What recent starts may add to the stock, about 1 MiB each. */
-const EXTRA_MAX = 28;
 /** After so long without a start that had to wait, half of the extra goes, then half of the rest. */
 export const QUIET_MS = 30_000;
 
 export interface PreparedStockOptions {
   readonly launcher: SteadyLauncher;
-  readonly network: 'host' | 'none';
+  readonly use: PreparedUse;
   readonly parts: PreparationParts;
   /** How many are kept ahead at least; none is none. */
   readonly target: number;
+  /** What recent starts may add to that. */
+  readonly extraMax: number;
 }
 
 interface Taker {
@@ -27,13 +27,14 @@ interface Taker {
 }
 
 /**
- * Prepared instances of one interpreter and network, kept ahead. A start takes one, or waits for the next that is made;
+ * Prepared instances of one runner and network, kept ahead. A start takes one, or waits for the next that is made;
  * what was taken is made again a little later, so that it does not stand in the way of the start. Whoever waits comes
  * before the stock, in order. Each start that had to wait adds one to what is kept, so that the next burst of that size
  * finds all it needs; when none had to wait for a while the stock shrinks again.
  */
 export class PreparedStock {
   readonly #options: PreparedStockOptions;
+  #target: number;
   readonly #ready: PreparedInstance[] = [];
   readonly #takers: Taker[] = [];
   /** All that were made here and live, those that were taken too: they are ended with the stock. */
@@ -49,6 +50,14 @@ export class PreparedStock {
 
   constructor(options: PreparedStockOptions) {
     this.#options = options;
+    this.#target = options.target;
+  }
+
+  /** How many are kept ahead from now on: what is too many ends at once. */
+  keep(target: number): void {
+    this.#target = target;
+    this.#endSurplus();
+    this.refillSoon();
   }
 
   /**
@@ -79,7 +88,7 @@ export class PreparedStock {
 
   /** Resolves when so many are ready as are kept ahead. Rejects with FaasError when one cannot be made. */
   async fill(): Promise<void> {
-    while (this.#ready.length < this.#options.target) {
+    while (this.#ready.length < this.#target) {
       await this.#prepareOne();
     }
   }
@@ -92,20 +101,24 @@ export class PreparedStock {
   }
 
   get #goal(): number {
-    return this.#options.target + this.#extra;
+    return this.#target + this.#extra;
   }
 
   #grow(): void {
     if (!this.#wasFull) return;
-    this.#extra = Math.min(EXTRA_MAX, this.#extra + 1);
+    this.#extra = Math.min(this.#options.extraMax, this.#extra + 1);
     this.#cancelShrink?.();
     this.#cancelShrink = this.#options.parts.clock.schedule(QUIET_MS, () => this.#shrink());
   }
 
   #shrink(): void {
     this.#extra = Math.floor(this.#extra / 2);
-    for (const surplus of this.#ready.splice(0, Math.max(0, this.#ready.length - this.#goal))) void surplus.kill();
+    this.#endSurplus();
     if (this.#extra > 0) this.#cancelShrink = this.#options.parts.clock.schedule(QUIET_MS, () => this.#shrink());
+  }
+
+  #endSurplus(): void {
+    for (const surplus of this.#ready.splice(0, Math.max(0, this.#ready.length - this.#goal))) void surplus.kill();
   }
 
   #refill(): void {
@@ -138,7 +151,7 @@ export class PreparedStock {
       const prepared = await this.#prepare();
       const taker = this.#takers.shift();
       if (taker !== undefined) taker.resolve(prepared);
-      else this.#keep(prepared);
+      else this.#store(prepared);
     } catch (error) {
       this.#takers.shift()?.reject(error);
       throw error;
@@ -154,7 +167,7 @@ export class PreparedStock {
     const { signal } = this.#abort;
     signal.throwIfAborted();
     const launcher = await this.#options.launcher.current();
-    const prepared = await PreparedInstance.prepare(this.#options.parts, launcher, this.#options.network, signal);
+    const prepared = await PreparedInstance.prepare(this.#options.parts, launcher, this.#options.use, signal);
     this.#live.add(prepared);
     const removal = prepared.removed.finally(() => this.#removals.delete(removal));
     this.#removals.add(removal);
@@ -162,9 +175,14 @@ export class PreparedStock {
     return prepared;
   }
 
-  #keep(prepared: PreparedInstance): void {
+  #store(prepared: PreparedInstance): void {
+    // Nobody uses this kind any more; what was asked for meanwhile is not kept.
+    if (this.#target === 0 && this.#options.target > 0) {
+      void prepared.kill();
+      return;
+    }
     this.#ready.push(prepared);
-    this.#wasFull ||= this.#ready.length >= this.#options.target;
+    this.#wasFull ||= this.#ready.length >= this.#target;
     void prepared.exited.then(() => {
       const index = this.#ready.indexOf(prepared);
       if (index === -1) return;

@@ -76,7 +76,7 @@ class Bookkeeper:
     def _do(self, order: Dict[str, Any]) -> None:
         kind = order["op"]
         if kind == "prepare":
-            request = StartRequest(order["id"], order["token"], order["network"], order.get("uid") or 0, order.get("cgroup_procs") or [])
+            request = StartRequest(order["id"], order["token"], order["network"], order.get("uid") or 0, order.get("cgroup_procs") or [], order.get("program"))
             if request.id in self._instances or request.network not in ("host", "none"):
                 raise frames.ProtocolError(f"prepare {request.id!r} with network {request.network!r}")
             self._prepare(request)
@@ -91,7 +91,9 @@ class Bookkeeper:
         try:
             # In the host's namespace, before any id change: the mapped user can't enter the directories above the store.
             if self._settings.level != "none" and os.geteuid() == 0:
-                descriptors.append(root.clone_store(self._settings.store))
+                program = request.program
+                for path in (self._settings.store, *((program["executable"], program["runner"]) if program else ())):
+                    descriptors.append(root.clone_read_only(path))
             pid = self._template.fork(frames.encode_facts({name: getattr(request, name) for name in request.__slots__}), descriptors)
         except OSError as error:
             self._instances.events.append({"event": "failed", "id": request.id, **StepFailed("fork", error).facts()})

@@ -9,7 +9,7 @@ import traceback
 from types import ModuleType
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
-from . import frames, framework_shim, kernel, layout, preload, prepare, rehearsal, runner, seccomp, template
+from . import frames, framework_shim, kernel, layout, node, preload, prepare, rehearsal, runner, seccomp, template
 from .bookkeeper import CONTROL, Bookkeeper
 from .sandbox import Sandbox, Settings, StartRequest, StepFailed
 
@@ -90,12 +90,14 @@ def _be_instance(life: runner.Runner, request: bytes, packed: bytes) -> NoReturn
     sandbox = life.sandbox
     try:
         order = frames.decode_json(request)
-        sandbox.request = StartRequest(order["id"], order["token"], order["network"], order["uid"], order["cgroup_procs"])
+        sandbox.request = StartRequest(order["id"], order["token"], order["network"], order["uid"], order["cgroup_procs"], order["program"])
         sandbox.sync, *trees = struct.unpack(f"={len(packed) // 4}i", packed)
-        if trees:
-            sandbox.store_tree = trees[0]
+        for name, tree in zip(("store_tree", "executable_tree", "runner_tree"), trees):
+            setattr(sandbox, name, tree)
         prepare.prepare(sandbox)
-        life.live()
+        if sandbox.request.program is None:
+            life.live()
+        node.live(sandbox)
     except StepFailed as failure:
         os.write(sandbox.sync, b"f" + frames.encode_facts(failure.facts()))
     finally:

@@ -26,7 +26,7 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 #: First what instances run.
 _MODULES = """
 template fork_server sandbox frames fast_json prepare kernel root runner channel output specialise dependencies loading request answer async_calls cloud_events framework_shim
-flask_calls signatures orphans fork_hooks
+flask_calls signatures orphans fork_hooks node
 bookkeeper instances seccomp allowed_calls rehearsal preload
 """.split()
 #: Fills the holes; never read, never freed.

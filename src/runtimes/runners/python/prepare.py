@@ -19,7 +19,7 @@ import socket
 from struct import pack
 from typing import List, NoReturn, Optional
 
-from .root import build, clone_store, enter, mount_proc
+from .root import build, build_program, clone_read_only, enter, mount_proc
 from .frames import HELLO, PREPARED, SANDBOX_FAILED, encode_json, write_all
 from .kernel import (
     CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, close_all_but, mount,
@@ -46,7 +46,7 @@ def session(sandbox: Sandbox) -> None:
 
 def inherited(sandbox: Sandbox) -> None:
     """2. Nothing of the template stays open: its connection to the bookkeeper. Descriptor 0 is /dev/null already."""
-    close_all_but([sandbox.sync, sandbox.launcher, sandbox.store_tree])
+    close_all_but([sandbox.sync, sandbox.launcher, sandbox.store_tree, sandbox.executable_tree, sandbox.runner_tree])
 
 
 def dial(sandbox: Sandbox) -> None:
@@ -136,10 +136,16 @@ def private_mounts(sandbox: Sandbox) -> None:
 
 
 def own_root(sandbox: Sandbox) -> None:
-    """11. An ordinary user's store is cloned here, by path, before the new root covers it."""
+    """11. What an ordinary user shows of the host is cloned here, by path, before the new root covers it."""
+    program = sandbox.request.program
     if sandbox.store_tree < 0:
-        sandbox.store_tree = clone_store(sandbox.settings.store)
+        sandbox.store_tree = clone_read_only(sandbox.settings.store)
+        if program is not None:
+            sandbox.executable_tree = clone_read_only(program["executable"])
+            sandbox.runner_tree = clone_read_only(program["runner"])
     build(sandbox.store_tree, sandbox.request.network)
+    if program is not None:
+        build_program(sandbox.executable_tree, sandbox.runner_tree)
 
 
 def loopback(sandbox: Sandbox) -> None:

@@ -20,7 +20,7 @@ _ROUNDS = 20
 _MODULES = (prepare, root, specialise, kernel)
 _HARMLESS = ("pack", "getpagesize")
 #: Where the caller wants more than 0.
-_RESULTS = {"getrlimit": (1 << 20, 1 << 20), "pipe": (0, 0), "read": b"m", "os_open": 0, "readlink": ""}
+_RESULTS = {"prlimit": (1 << 20, 1 << 20), "pipe": (0, 0), "read": b"m", "os_open": 0, "readlink": ""}
 
 
 def rehearse(settings: Settings, filter: Optional[kernel.Filter]) -> None:

@@ -19,6 +19,10 @@ FUNCTION = "/function"
 #: What was installed for the function: one of them is filled, by the kind of runner.
 DEPENDENCIES = "/dependencies"
 NODE_MODULES = "/node_modules"
+#: A runner that is a program of its own, and the files it runs.
+NODE_DIRECTORY = "/runtime"
+NODE = NODE_DIRECTORY + "/node"
+NODE_RUNNER = "/runner"
 
 #: For the skeleton, not for data: a few files below /etc and the mount points.
 _ROOT_OPTIONS = "mode=755,size=1m,nr_inodes=256"
@@ -40,8 +44,8 @@ _WRITTEN_ETC = {
 }
 
 
-def clone_store(path: str) -> int:
-    """The content store as a detached read-only mount: a descriptor for `build`."""
+def clone_read_only(path: str) -> int:
+    """A file or directory of the host as a detached read-only mount: a descriptor for `build` and `build_program`."""
     return clone_tree(path, _READ_ONLY)
 
 
@@ -62,6 +66,15 @@ def build(store_tree: int, network: str) -> None:
     _fill_dev()
     mount("tmpfs", "tmp", "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777," + _tmp_options(_TMP_BYTES))
     attach_tree(store_tree, STORE[1:])
+
+
+def build_program(executable_tree: int, runner_tree: int) -> None:
+    """What a runner that is a program of its own needs, wherever the host has it. After `build`, in its directory."""
+    mkdir(NODE_DIRECTORY[1:], 0o755)
+    mkdir(NODE_RUNNER[1:], 0o755)
+    _write(NODE[1:], "")
+    attach_tree(executable_tree, NODE[1:])
+    attach_tree(runner_tree, NODE_RUNNER[1:])
 
 
 def mount_proc() -> None:

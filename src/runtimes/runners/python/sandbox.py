@@ -1,7 +1,7 @@
 """The state of one start, and how its steps are run: in order, each timed, the first failure ends the process."""
 from os import getegid, geteuid
 from time import perf_counter_ns
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from . import kernel
 
@@ -25,9 +25,11 @@ class Settings(NamedTuple):
 class StartRequest:
     """What `prepare` said."""
 
-    __slots__ = ("id", "token", "network", "uid", "cgroup_procs")
+    __slots__ = ("id", "token", "network", "uid", "cgroup_procs", "program")
 
-    def __init__(self, id: str, token: str, network: str, uid: int, cgroup_procs: List[str]) -> None:
+    def __init__(
+        self, id: str, token: str, network: str, uid: int, cgroup_procs: List[str], program: Optional[Dict[str, Any]] = None
+    ) -> None:
         self.id = id
         self.token = token
         #: `host` or `none`.
@@ -35,6 +37,8 @@ class StartRequest:
         #: Host uid and gid of the instance; only a launcher that is root can give it away.
         self.uid = uid
         self.cgroup_procs = cgroup_procs
+        #: The runner, where it is not this interpreter: `executable`, `runner` (the directory of its files) and `flags`.
+        self.program = program
 
 
 class Function:
@@ -82,7 +86,7 @@ class Sandbox:
     # Without slots each start would write to the names of these members, all over the memory it shares.
     __slots__ = (
         *("settings", "launcher", "filter", "uid", "gid", "is_root", "is_isolated", "request", "sync", "store_tree", "middle", "pid"),
-        *("go_ahead", "prepared", "channel", "log", "function", "phases"),
+        *("go_ahead", "prepared", "channel", "log", "function", "phases", "executable_tree", "runner_tree", "node", "handover"),
     )
 
     def __init__(self, settings: Settings, launcher: int, filter: Optional[kernel.Filter]) -> None:
@@ -99,6 +103,9 @@ class Sandbox:
         self.sync = -1
         #: Detached mount of the content store.
         self.store_tree = -1
+        #: The same of a program's executable and of its runner's directory.
+        self.executable_tree = -1
+        self.runner_tree = -1
         self.request: StartRequest
         #: pidfd of the middle process.
         self.middle = -1
@@ -110,6 +117,9 @@ class Sandbox:
         self.channel = -1
         self.log = -1
         self.function: Optional[Function] = None
+        #: Of a program: its pid, and the connection on which it says that it is booted and is told whose it is.
+        self.node = 0
+        self.handover = -1
         #: Milliseconds by step.
         self.phases: Dict[str, float] = {}
 

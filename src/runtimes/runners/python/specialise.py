@@ -8,14 +8,14 @@ from _signal import SIGKILL
 import errno
 from os import chdir, uname
 from resource import (
-    getpagesize, getrlimit, RLIM_INFINITY, RLIMIT_AS, RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NOFILE,
-    RLIMIT_NPROC, RLIMIT_SIGPENDING, setrlimit,
+    getpagesize, prlimit, RLIM_INFINITY, RLIMIT_AS, RLIMIT_CORE, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_MEMLOCK, RLIMIT_MSGQUEUE, RLIMIT_NOFILE,
+    RLIMIT_NPROC, RLIMIT_SIGPENDING,
 )
 from socket import sethostname
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from .prepare import write_file
-from .root import DEPENDENCIES, FUNCTION, mount_dependencies, mount_function, mount_installation
+from .root import DEPENDENCIES, FUNCTION, NODE_MODULES, mount_dependencies, mount_function, mount_installation
 from .kernel import PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, close_all_but, drop_capabilities, parent_death_signal, prctl
 from .sandbox import Function, Sandbox, Step, run
 
@@ -33,7 +33,7 @@ def code(sandbox: Sandbox) -> None:
         if function.installs:
             mount_installation(function.dependencies, function.code, function.installs == "builds")
         elif function.dependencies:
-            mount_dependencies(function.dependencies, DEPENDENCIES)
+            mount_dependencies(function.dependencies, _dependencies_directory(sandbox))
         mount_function(function.code, function.tmp_bytes)
     chdir(code_root(sandbox))
 
@@ -46,24 +46,44 @@ def host_name(sandbox: Sandbox) -> None:
 
 def limits(sandbox: Sandbox) -> None:
     """20. After the namespaces: made before, these would bound what the whole host user may have."""
-    function = _function(sandbox)
-    _limit(RLIMIT_CORE, 0)
-    _limit(RLIMIT_NOFILE, 4096, soft=1024)
-    _limit(RLIMIT_MEMLOCK, 1 << 20)
-    _limit(RLIMIT_MSGQUEUE, 0)
+    limit_always(0)
+    limit_function(sandbox, 0)
+
+
+def limit_always(pid: int) -> None:
+    """What no instance may have more of, whatever its function. `pid` 0 is this process."""
+    _limit(pid, RLIMIT_CORE, 0)
+    _limit(pid, RLIMIT_NOFILE, 4096, soft=1024)
+    _limit(pid, RLIMIT_MEMLOCK, 1 << 20)
+    _limit(pid, RLIMIT_MSGQUEUE, 0)
     # Counted against the daemon's user as well, for all instances together.
-    _limit(RLIMIT_SIGPENDING, 64)
+    _limit(pid, RLIMIT_SIGPENDING, 64)
+
+
+def limit_function(sandbox: Sandbox, pid: int) -> None:
+    """What depends on the function, and where there is a sandbox only."""
+    function = _function(sandbox)
     if not sandbox.is_isolated:
         return
-    _limit(RLIMIT_FSIZE, _INSTALLED_FILE_BYTES if function.installs else max(function.tmp_bytes, 1 << 20))
+    _limit(pid, RLIMIT_FSIZE, _INSTALLED_FILE_BYTES if function.installs else max(function.tmp_bytes, 1 << 20))
     if function.pids and _HAS_NPROC_PER_NAMESPACE:
         # One more than the group allows, so that the group refuses first: it counts what it refuses, and the daemon can say why.
-        _limit(RLIMIT_NPROC, function.pids + (1 if sandbox.request.cgroup_procs else 0))
+        _limit(pid, RLIMIT_NPROC, function.pids + (1 if sandbox.request.cgroup_procs else 0))
     if function.memory_bytes and not sandbox.request.cgroup_procs:
-        # Without a memory group the address space is the only fence. What the launcher mapped is not the function's.
-        with open("/proc/self/statm", "rb") as file:
-            mapped_bytes = int(file.read().split()[0]) * getpagesize()
-        _limit(RLIMIT_AS, mapped_bytes + function.memory_bytes)
+        # Without a memory group this is the only fence. What the launcher or the runner mapped is not the function's.
+        mapped_pages, data_pages = _mapped_pages(pid)
+        if sandbox.request.program is None:
+            _limit(pid, RLIMIT_AS, mapped_pages * getpagesize() + function.memory_bytes)
+        else:
+            # Node reserves a thousand times the addresses it uses, and more for every thread: only what can be written counts.
+            _limit(pid, RLIMIT_DATA, data_pages * getpagesize() + function.memory_bytes)
+
+
+def _mapped_pages(pid: int) -> Tuple[int, int]:
+    """All that is mapped, and what of it is private and writable."""
+    with open(f"/proc/{pid or 'self'}/statm", "rb") as file:
+        fields = file.read().split()
+    return int(fields[0]), int(fields[5])
 
 
 def labels(sandbox: Sandbox) -> None:
@@ -117,7 +137,12 @@ def code_root(sandbox: Sandbox) -> str:
 def dependencies_root(sandbox: Sandbox) -> str:
     """Where its packages are, as the function sees it; empty when it has none."""
     function = _function(sandbox)
-    return DEPENDENCIES if sandbox.is_isolated and function.dependencies else function.dependencies
+    return _dependencies_directory(sandbox) if sandbox.is_isolated and function.dependencies else function.dependencies
+
+
+def _dependencies_directory(sandbox: Sandbox) -> str:
+    # Node looks for packages in the directories above the function's.
+    return DEPENDENCIES if sandbox.request.program is None else NODE_MODULES
 
 
 def _function(sandbox: Sandbox) -> Function:
@@ -125,9 +150,9 @@ def _function(sandbox: Sandbox) -> Function:
     return sandbox.function
 
 
-def _limit(kind: int, hard: int, soft: Optional[int] = None) -> None:
+def _limit(pid: int, kind: int, hard: int, soft: Optional[int] = None) -> None:
     """Lowers; what is already lower stays."""
-    current = getrlimit(kind)[1]
+    current = prlimit(pid, kind)[1]
     if current != RLIM_INFINITY:
         hard = min(hard, current)
-    setrlimit(kind, (hard if soft is None else min(soft, hard), hard))
+    prlimit(pid, kind, (hard if soft is None else min(soft, hard), hard))

@@ -23,7 +23,7 @@ _PID = struct.Struct("=i")
 #: Pid (0: not ended), wait status, CPU microseconds, maximum resident KiB.
 _END = struct.Struct("=iiQQ")
 _ORDER_MAX_BYTES = 64 << 10
-_DESCRIPTORS_MAX = 2
+_DESCRIPTORS_MAX = 4
 
 
 class End(NamedTuple):
