@@ -120,7 +120,7 @@ functions:
     handler: main.py
     dependencies: [requests, ok==1, six=1.16]
     execution_mode: container
-    runtime: node
+    runtime: ruby
 auth:
   keys:
     - name: x
@@ -152,7 +152,7 @@ git:
     '22:14: handler: "main.py" names a file; did you mean main.handle?',
     '23:19: dependencies: these are packages for Python; a Node function has a package.json and a package-lock.json beside its handler',
     '24:21: execution_mode: container mode is not built into this version; use process',
-    '25:14: runtime: the runtime "node" is not built into this version; use python3, or python3.N such as python3.11',
+    '25:14: runtime: there is no runtime "ruby"; use python3, python3.N such as python3.11, node, or nodeN such as node24',
     '29:15: sha256: the value is not allowed here: SHA-256 of the key: 64 lower-case hexadecimal digits',
     '30:24: scopes: "mange" is not one of invoke, manage, admin; did you mean manage?',
     '32:11: branch: "refs/heads/main" must be the short name: main',

@@ -2,25 +2,34 @@ import { FaasError, printable } from '../../errors.ts';
 import type { InstanceExit, InstanceUsage, LimitHit, StartRequest } from '../../pool/instance.ts';
 import { withLimits } from '../../pool/limit-hits.ts';
 import { countedHits, memoryHit, mergeHits, namedHits, printBytes, throttlingHits } from './limit-hits.ts';
-import type { PreparedExit } from './prepared-instance.ts';
+import { ABORTED_STATUS, type PreparedExit } from './prepared-instance.ts';
 
 const INIT_DETAIL_MAX_CHARACTERS = 2500;
 
 /**
  * How an instance ended: `first` when its cause was known before, else what the end itself says; with what it used and
- * the limits it had met.
+ * the limits it had met. `hasFullHeap`: V8 said that its heap was at its limit, after which it aborts.
  */
-export function endOf(exit: PreparedExit, first: InstanceExit | undefined, request: StartRequest): InstanceExit {
+export function endOf(
+  exit: PreparedExit,
+  first: InstanceExit | undefined,
+  request: StartRequest,
+  hasFullHeap: boolean,
+): InstanceExit {
   const { usage, events } = exit;
-  const cause = first ?? causeOf(exit, request);
+  const cause = first ?? causeOf(exit, request, hasFullHeap);
   const killed = exit.isOutOfMemory && cause.cause !== 'oom' ? [memoryHit(request)] : [];
   const limits = mergeHits(killed, countedHits(events, request), throttlingHits(usage?.throttling, request));
   return { ...cause, ...(limits.length > 0 && { limits }), ...(usage !== undefined && { usage }) };
 }
 
-function causeOf(exit: PreparedExit, request: StartRequest): InstanceExit {
+function causeOf(exit: PreparedExit, request: StartRequest, hasFullHeap: boolean): InstanceExit {
   if (exit.isLost) return { cause: 'crash', detail: 'The launcher of the instance died.' };
   if (exit.isOutOfMemory) return { cause: 'oom', ...outOfMemory(exit.usage, request) };
+  if (hasFullHeap && exit.code === ABORTED_STATUS) {
+    const { detail, context } = outOfMemory(exit.usage, request);
+    return { cause: 'oom', detail: `${detail} Its JavaScript heap, three quarters of that, was full.`, context };
+  }
   const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
   return { cause: 'crash', detail: `The instance ${how}.` };
 }

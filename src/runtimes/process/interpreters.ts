@@ -37,6 +37,11 @@ function whyUnfit(path: string, uid: number): string | undefined {
   return isRunnableBy(real, uid) && isReachableBy(real, uid) ? undefined : 'cannot be read by functions';
 }
 
+/** Whether a runtime name stands for the Node runner; any other for Python's. */
+export function isNodeRuntime(runtime: string): boolean {
+  return runtime.startsWith('node');
+}
+
 /** Whether `uid` may read and execute the file itself: asked of the kernel for ourselves, of the mode for a uid that nobody has. */
 export function isRunnableBy(real: string, uid: number): boolean {
   try {

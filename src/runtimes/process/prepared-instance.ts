@@ -16,6 +16,8 @@ import type { InstanceUids } from './instance-uids.ts';
 
 /** After the last process is gone its words may still be in the socket; they are waited for so long. */
 const LAST_WORDS_MS = 100;
+/** As pid 1 of the sandbox tells that its program was ended by SIGABRT. */
+export const ABORTED_STATUS = 128 + 6;
 /** A kill that the launcher did not report by then is helped along. */
 const KILL_PATIENCE_MS = 1000;
 const SIGKILL = 9;
@@ -236,7 +238,7 @@ export class PreparedInstance {
     this.isKilledFromOutside = exit.signal === SIGKILL && !this.#isKilled && !this.isLost && events.oomKills === 0;
     // Who was killed has nothing more to say; who left by itself may have answered just before.
     if (this.#isKilled) this.#channel?.destroy();
-    else if (this.#channel !== undefined) await this.#lastWords();
+    else if (this.#channel !== undefined) await this.#lastWords(exit);
     this.#channel?.destroy();
     const logs = this.#logs;
     if (logs !== undefined && !logs.destroyed) {
@@ -260,10 +262,20 @@ export class PreparedInstance {
     void this.group.remove().then(() => this.#removed.resolve());
   }
 
-  async #lastWords(): Promise<void> {
+  async #lastWords(exit: TreeExit): Promise<void> {
     const cancel = this.#parts.clock.schedule(LAST_WORDS_MS, () => this.channelClosed());
     await this.#channelClosed.promise;
     cancel();
+    // Why a program aborted is the last that it printed.
+    const logs = this.#logs;
+    if (exit.code !== ABORTED_STATUS || logs === undefined || logs.destroyed) return;
+    await new Promise<void>((resolve) => {
+      const cancelLogs = this.#parts.clock.schedule(LAST_WORDS_MS, resolve);
+      logs.once('close', () => {
+        cancelLogs();
+        resolve();
+      });
+    });
   }
 }
 

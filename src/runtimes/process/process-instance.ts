@@ -38,6 +38,8 @@ const CHANNEL_LOST_MS = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
 
+const FULL_HEAP = /^FATAL ERROR: .*(?:heap out of memory|invalid table size|invalid array length)/i;
+
 export interface SpecialisationParts extends OrderParts {
   readonly clock: Clock;
   readonly onLog: (line: FunctionLine) => void;
@@ -75,6 +77,8 @@ export class ProcessInstance implements Instance {
   readonly #pending = new Map<number, PendingCall>();
   readonly #flow: AnswerFlow;
   #isReady = false;
+  /** V8 said so; a function that only prints it changes the words of its own end. */
+  #hasFullHeap = false;
   #callCount = 0;
   #cause: InstanceExit | undefined;
 
@@ -115,7 +119,10 @@ export class ProcessInstance implements Instance {
     const { functionName, version } = request;
     this.#log = new InstanceLog(parts.clock, (words) => parts.onLog({ functionName, version, instanceId: this.id, ...words }));
     prepared.readLogs({
-      line: (text) => this.#log.raw(text, this.#onlyCallId()),
+      line: (text) => {
+        this.#hasFullHeap ||= FULL_HEAP.test(text);
+        return this.#log.raw(text, this.#onlyCallId());
+      },
       skipped: (count) => this.#log.skipped(count),
     });
     this.#channel.listen({
@@ -369,7 +376,7 @@ export class ProcessInstance implements Instance {
   }
 
   #ended(exit: PreparedExit): InstanceExit {
-    this.#cause = endOf(exit, this.#cause, this.#request);
+    this.#cause = endOf(exit, this.#cause, this.#request, this.#hasFullHeap);
     const { cause, detail, context = {}, limits = [] } = this.#cause;
     for (const hit of limits) this.#log.limit(hit, undefined);
     this.#log.close();

@@ -1,14 +1,13 @@
 import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import type { IsolationLevel } from '../../config/spec.ts';
-import { runtimeKind, type RuntimeKind } from '../../config/runtimes.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine, Logger } from '../../observability/logger.ts';
 import type { Instance, Runtime, StartRequest } from '../../pool/instance.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { ChannelServer } from './channel-server.ts';
-import { findInterpreter } from './interpreters.ts';
+import { findInterpreter, isNodeRuntime } from './interpreters.ts';
 import { chooseIsolation, type Isolation } from './isolation.ts';
 import { nodeProgram } from './node-program.ts';
 import { PreparedStock } from './prepared.ts';
@@ -217,7 +216,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
 
   #stock(use: RuntimeUse): PreparedStock {
     const uid = process.getuid?.() === 0 ? UID_BASE : (process.getuid?.() ?? 0);
-    const kind = runtimeKind(use.runtime);
+    const kind = isNodeRuntime(use.runtime) ? 'node' : 'python';
     const program =
       kind === 'python'
         ? undefined
@@ -238,7 +237,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     return stock;
   }
 
-  #ahead(kind: RuntimeKind): number {
+  #ahead(kind: keyof typeof STOCK): number {
     return this.#options.preparedAhead ?? STOCK[kind].ahead;
   }
 

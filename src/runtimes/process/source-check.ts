@@ -2,9 +2,22 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { FaasError, printable, type Problem } from '../../errors.ts';
-import { findInterpreter } from './interpreters.ts';
 
-const CHECKER_FILE = fileURLToPath(new URL('../runners/python/check_source.py', import.meta.url));
+import { findInterpreter, isNodeRuntime, isReachableBy } from './interpreters.ts';
+import { findNode } from './node-executables.ts';
+
+const PYTHON_CHECKER = fileURLToPath(new URL('../runners/python/check_source.py', import.meta.url));
+const NODE_CHECKER = fileURLToPath(new URL('../runners/node/check-source.mjs', import.meta.url));
+const PYTHON_FLAGS = ['-I', '-S', '-B', '-X', 'utf8', '-c'];
+/** `--permission` takes files, processes, threads and addons away: a second fence around a compiler. */
+const NODE_FLAGS = [
+  '--permission',
+  '--max-old-space-size=256',
+  '--no-warnings',
+  '--experimental-vm-modules',
+  '--input-type=module',
+  '--eval',
+];
 /** What root hands foreign sources to: a compiler that could be made to misbehave has no rights worth having. */
 const NOBODY = 65_534;
 const TIMEOUT_MS = 15_000;
@@ -19,7 +32,7 @@ export interface HandlerSource {
   readonly code: Uint8Array;
   /** Name that the top level of the file must give; empty while it is not known. */
   readonly callable: string;
-  /** `python3` or `python3.N`: whose grammar counts. */
+  /** Whose grammar counts. */
   readonly runtime: string;
 }
 
@@ -38,24 +51,24 @@ interface Verdict {
 export async function checkSources(sources: readonly HandlerSource[]): Promise<readonly Problem[]> {
   const problems: Problem[] = [];
   for (const [runtime, group] of Map.groupBy(sources, (source) => source.runtime)) {
-    let python: string;
+    let checker: Checker;
     try {
-      python = findInterpreter(runtime, canBeNobody() ? NOBODY : (process.getuid?.() ?? 0));
+      checker = checkerFor(runtime);
     } catch (error) {
       if (!(error instanceof FaasError)) throw error;
       problems.push(...group.map(({ file }) => ({ file, line: 1, column: 1, message: error.detail })));
       continue;
     }
-    problems.push(...(await checkWith(python, group)));
+    problems.push(...(await checkWith(checker, group)));
   }
   return problems;
 }
 
-async function checkWith(python: string, sources: readonly HandlerSource[]): Promise<Problem[]> {
+async function checkWith(checker: Checker, sources: readonly HandlerSource[]): Promise<Problem[]> {
   const problems: Problem[] = [];
   let crashes = 0;
   for (let next = 0; next < sources.length;) {
-    const { verdicts, how } = await runChecker(python, sources.slice(next));
+    const { verdicts, how } = await runChecker(checker, sources.slice(next));
     for (const verdict of verdicts) {
       if (verdict !== null) problems.push({ file: (sources[next] as HandlerSource).file, ...verdict });
       next++;
@@ -73,17 +86,35 @@ async function checkWith(python: string, sources: readonly HandlerSource[]): Pro
   return problems;
 }
 
+/** What compiles the handlers of one runtime. */
+interface Checker {
+  readonly program: string;
+  readonly flags: readonly string[];
+  /** Its text is an argument: the checkout may lie where nobody else can read. */
+  readonly file: string;
+  readonly isNobody: boolean;
+}
+
+/** Throws FaasError `init_failed` when this host lacks the runtime. */
+function checkerFor(runtime: string): Checker {
+  const isNobody = canBeNobody();
+  const uid = isNobody ? NOBODY : (process.getuid?.() ?? 0);
+  if (!isNodeRuntime(runtime))
+    return { program: findInterpreter(runtime, uid), flags: PYTHON_FLAGS, file: PYTHON_CHECKER, isNobody };
+  const program = findNode(runtime, uid).path;
+  // Functions are shown the daemon's Node wherever it lies; nobody else may be able to get there.
+  return { program, flags: NODE_FLAGS, file: NODE_CHECKER, isNobody: isNobody && isReachableBy(program, NOBODY) };
+}
+
 /** One checker over the sources, up to its end or the first that it has no answer for. */
 async function runChecker(
-  python: string,
+  { program, flags, file, isNobody }: Checker,
   sources: readonly HandlerSource[],
 ): Promise<{ verdicts: (Verdict | null)[]; how: string }> {
-  // By its text: the checkout may lie where nobody else can read.
-  const checker = readFileSync(CHECKER_FILE, 'utf8');
-  const child = spawn(python, ['-I', '-S', '-B', '-X', 'utf8', '-c', checker], {
+  const child = spawn(program, [...flags, readFileSync(file, 'utf8')], {
     env: {},
     cwd: '/',
-    ...(canBeNobody() && { uid: NOBODY, gid: NOBODY }),
+    ...(isNobody && { uid: NOBODY, gid: NOBODY }),
     stdio: ['pipe', 'pipe', 'pipe'],
     timeout: TIMEOUT_MS,
     killSignal: 'SIGKILL',
@@ -104,8 +135,8 @@ async function runChecker(
       else reject(new FaasError('internal', { detail: `The check of the sources failed: ${lastLine(complaint)}.` }));
     });
   });
-  for (const { callable, code } of sources) {
-    child.stdin.write(withLength(Buffer.from(JSON.stringify({ callable }))));
+  for (const { file: name, callable, code } of sources) {
+    child.stdin.write(withLength(Buffer.from(JSON.stringify({ file: name, callable }))));
     child.stdin.write(withLength(code));
   }
   child.stdin.end();

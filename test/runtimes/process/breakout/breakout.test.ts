@@ -110,7 +110,7 @@ const levels = [
 ] as const;
 
 for (const { level, who, test } of levels) {
-  for (const runtime of ['python3'] as AttackerRuntime[]) {
+  for (const runtime of Object.keys(ATTACKERS) as AttackerRuntime[]) {
     test(`hostile functions on ${runtime} fail at ${level} as ${who}`, async (t) => {
       t.timeout(240_000);
       const asUser = level === 'standard';

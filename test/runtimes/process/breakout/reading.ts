@@ -7,7 +7,7 @@ export const READING: readonly Attempt[] = [
       "/etc/shadow", "/proc/1/root/etc/shadow", "/function/../../etc/shadow", "/proc/self/cwd/../../../etc/shadow",
       facts["workspace"] + "/faas_config.yaml", facts["workspace"] + "/.git/config", facts["workspace"] + "/.gitfaas/next-uid",
       "/proc/kcore", "/proc/sys/kernel/core_pattern", "/sys/kernel/uevent_seqnum", "/run/systemd/machines", "/var/log/dpkg.log", "/dev/mem",
-      "/dev/tty", "/root/.bashrc", "/home"]})`,
+      "/dev/tty", "/root/.bashrc", "/home"]} - {"EACCES"})`,
     result: ['ENOENT'],
     node: 'python',
   },
