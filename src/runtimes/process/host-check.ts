@@ -9,6 +9,7 @@ import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { findInterpreter } from './interpreters.ts';
+import { listNodes } from './node-executables.ts';
 import { createProcessRuntime } from './process-runtime.ts';
 
 /** One thing that this host has or lacks. */
@@ -65,7 +66,7 @@ interface PythonProbe {
  */
 export async function checkHost(clock: Clock): Promise<readonly HostCheck[]> {
   const python = await probePython();
-  const checks: HostCheck[] = [checkNode(), await checkGit(), checkPython(python)];
+  const checks: HostCheck[] = [checkNode(), checkNodeRuntimes(), await checkGit(), checkPython(python)];
   if (!(python instanceof Error)) checks.push(checkSeccomp(python), checkUserNamespaces(python));
   checks.push(await checkCgroups(), checkRoot(), ...checkInotify(), await checkIsolation(clock), await checkDocker());
   return checks;
@@ -80,6 +81,12 @@ function checkNode(): HostCheck {
     required: true,
     ...(ok ? {} : { costs: 'the daemon does not run', fix: `install Node.js ${MIN_NODE.join('.')} or later` }),
   };
+}
+
+/** What `runtime: node`, `nodeN` may choose from; there is always the daemon's own. */
+function checkNodeRuntimes(): HostCheck {
+  const found = listNodes().map(({ path, version }) => `${version} (${path})`);
+  return { name: 'Node runtimes', ok: true, found: found.join(', '), required: false };
 }
 
 async function checkGit(): Promise<HostCheck> {
