@@ -6,6 +6,7 @@ import type { Benchmark, BenchOptions, Row } from './benchmark.ts';
 import { coldStart } from './cold-start.ts';
 import { describeHost } from './host.ts';
 import { chooseRig, RIGS, type Rig } from './load-rig.ts';
+import { manyFunctions } from './many-functions.ts';
 import { memory } from './memory.ts';
 import { poolOverhead } from './pool-overhead.ts';
 import { processStart } from './process-start.ts';
@@ -21,6 +22,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   poolOverhead,
   toLive,
   toLiveOfMany,
+  manyFunctions,
   memory,
 ];
 

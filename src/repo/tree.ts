@@ -62,8 +62,13 @@ export async function requireBearableSize(git: Git, treeOid: string, options: Li
   await listing(git, ['-r', '--name-only'], treeOid, options);
 }
 
+/** By listing, which nobody changes: staging asks for one function of a thousand at a time. */
+const sortedByFunction = new WeakMap<readonly TreeEntry[], ReadonlyMap<string, FunctionTree>>();
+
 /** Sorts a listing of a workspace's tree by function. Stray files directly under `functions/` belong to none. */
-export function functionTrees(entries: readonly TreeEntry[]): Map<string, FunctionTree> {
+export function functionTrees(entries: readonly TreeEntry[]): ReadonlyMap<string, FunctionTree> {
+  const known = sortedByFunction.get(entries);
+  if (known !== undefined) return known;
   const functions = new Map<string, { name: string; oid: string; files: TreeEntry[] }>();
   for (const entry of entries) {
     const [top, name, ...rest] = entry.path.split('/');
@@ -71,6 +76,7 @@ export function functionTrees(entries: readonly TreeEntry[]): Map<string, Functi
     if (rest.length === 0 && entry.type === 'tree') functions.set(name, { name, oid: entry.oid, files: [] });
     else if (entry.type !== 'tree') functions.get(name)?.files.push({ ...entry, path: rest.join('/') });
   }
+  sortedByFunction.set(entries, functions);
   return functions;
 }
 

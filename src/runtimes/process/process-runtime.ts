@@ -166,7 +166,9 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
   }
 
   async ready(uses: readonly RuntimeUse[]): Promise<void> {
-    const stocks = new Set(uses.map((use) => this.#stock(use)));
+    // Thousands of functions have a handful of uses, and looking for an interpreter asks the file system.
+    const distinct = new Map(uses.map((use) => [`${use.runtime} ${use.network} ${use.memoryBytes}`, use]));
+    const stocks = new Set(Array.from(distinct.values(), (use) => this.#stock(use)));
     // A prepared Node is ten times a prepared Python: none is kept for functions that are gone.
     for (const [key, stock] of this.#stocks) if (key.startsWith('node')) stock.keep(stocks.has(stock) ? this.#ahead('node') : 0);
     await Promise.all(Array.from(stocks, (stock) => stock.fill()));
