@@ -17,6 +17,8 @@ export interface BenchWorkspace {
   readonly functions: Readonly<Record<string, string>>;
   /** YAML of each function's entry by its name, in flow style; default `{}`. */
   readonly entries?: Readonly<Record<string, string>>;
+  /** The daemon sees the settings of the host's installers: `pip.conf` below HOME, proxies, certificates. */
+  readonly keepsEnvironment?: boolean;
   /** Options of Node itself, such as `--cpu-prof`. */
   readonly nodeOptions?: string | undefined;
 }
@@ -25,7 +27,12 @@ export interface BenchWorkspace {
 export const ECHO = 'def handle(request):\n    return request.get_json()\n';
 
 /** The real program on a committed workspace in the temporary directory, as strict as it gets, on a free port. */
-export async function startBenchDaemon({ functions, entries = {}, nodeOptions }: BenchWorkspace): Promise<BenchDaemon> {
+export async function startBenchDaemon({
+  functions,
+  entries = {},
+  nodeOptions,
+  keepsEnvironment = false,
+}: BenchWorkspace): Promise<BenchDaemon> {
   const directory = await realpath(await mkdtemp(join(tmpdir(), 'gitfaas-bench-')));
   await using stack = new AsyncDisposableStack();
   stack.defer(async () => await rm(directory, { recursive: true, force: true }));
@@ -40,7 +47,10 @@ export async function startBenchDaemon({ functions, entries = {}, nodeOptions }:
   await workspace.git(['init', '-q', '-b', 'main']);
   await workspace.git(['add', '.']);
   await workspace.git(['commit', '-q', '-m', 'first']);
-  const env = nodeOptions === undefined ? {} : { NODE_OPTIONS: nodeOptions };
+  const env = {
+    ...(keepsEnvironment && hostEnvironment()),
+    ...(nodeOptions !== undefined && { NODE_OPTIONS: nodeOptions }),
+  };
   const daemon = await launchDaemonProcess(workspace.directory, { env });
   stack.defer(async () => void (await daemon.stop()));
   const started = stack.move();
@@ -51,4 +61,9 @@ export async function startBenchDaemon({ functions, entries = {}, nodeOptions }:
     scratchDirectory: directory,
     [Symbol.asyncDispose]: async () => await started.disposeAsync(),
   };
+}
+
+function hostEnvironment(): Record<string, string> {
+  const known = Object.entries(process.env).filter(([name, value]) => value !== undefined && !name.startsWith('FAAS_'));
+  return Object.fromEntries(known) as Record<string, string>;
 }

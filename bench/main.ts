@@ -10,6 +10,7 @@ import { manyFunctions } from './many-functions.ts';
 import { memory } from './memory.ts';
 import { poolOverhead } from './pool-overhead.ts';
 import { processStart } from './process-start.ts';
+import { slowImports } from './slow-imports.ts';
 import { formatRows } from './table.ts';
 import { toLive, toLiveOfMany } from './to-live.ts';
 import { throughput, warmCall } from './warm-call.ts';
@@ -23,6 +24,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   toLive,
   toLiveOfMany,
   manyFunctions,
+  slowImports,
   memory,
 ];
 
