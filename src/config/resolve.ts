@@ -99,7 +99,7 @@ export function resolveFunction(
   const handler = splitHandler(entry.handler ?? FUNCTION_DEFAULTS.handler, kind);
   if (handler.problem !== undefined) refuse('handler', handler.problem);
   const listed = entry.dependencies ?? [];
-  if (runtime.startsWith('python')) faults.push(...dependencyFaults(listed, [...path, 'dependencies']));
+  if (kind === 'python') faults.push(...dependencyFaults(listed, [...path, 'dependencies']));
   else if (listed.length > 0)
     refuse(
       'dependencies',

@@ -1,5 +1,6 @@
 import { decodeFile } from '../config/decode.ts';
 import type { ResolvedConfig } from '../config/load.ts';
+import { runtimeKind } from '../config/runtimes.ts';
 import type { Problem } from '../errors.ts';
 import {
   declarePython,
@@ -45,8 +46,8 @@ export class DependencyFiles {
     const dependencies = new Map<string, FunctionDependencies>();
     const problems: Problem[] = [];
     for (const declared of input.revision.functions.values()) {
-      const isNode = declared.spec.runtime.startsWith('node');
-      const found = isNode ? await this.#ofNode(declared, input) : await this.#ofPython(declared, input);
+      const kind = runtimeKind(declared.spec.runtime);
+      const found = kind === 'node' ? await this.#ofNode(declared, input) : await this.#ofPython(declared, input);
       problems.push(...found.problems);
       if (found.dependencies !== undefined) dependencies.set(declared.name, found.dependencies);
     }

@@ -68,7 +68,7 @@ export interface FunctionConfig {
    */
   tmp_size?: string;
   /**
-   * Forcing. Python packages to install, such as `requests==2.28.0`, beside those of a `requirements.txt` in the function's directory. Where they come from is a setting of the host (`pip.conf`, `PIP_*`).
+   * Forcing. Python packages to install, such as `requests==2.28.0`, beside those of a `requirements.txt` in the function's directory. Where they come from is a setting of the host (`pip.conf`, `PIP_*`). A Node function has `package.json` and `package-lock.json` instead.
    *
    * @maxItems 256
    */

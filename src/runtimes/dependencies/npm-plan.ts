@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { existsSync, realpathSync } from 'node:fs';
 import { dirname, isAbsolute, join } from 'node:path';
 import { FaasError } from '../../errors.ts';
+import { findNode } from '../process/node-executables.ts';
 import { identifyNode } from './interpreter-identity.ts';
 import type { InstallPlan, NodeWish } from './install-plan.ts';
 import { orderNpm } from './npm-order.ts';
@@ -13,10 +14,12 @@ type Environment = Readonly<Record<string, string | undefined>>;
 const FORMAT = 1;
 /** Whose launcher starts what is not Python. */
 const LAUNCHER_RUNTIME = 'python3';
+const NOBODY = 65_534;
 
-/** The plan for a Node function. */
+/** The plan for a Node function. Rejects with FaasError `init_failed` when its Node is missing. */
 export async function planNode(wish: NodeWish, environment: Environment): Promise<InstallPlan> {
-  const identity = await identifyNode(realpathSync(process.execPath));
+  const uid = process.getuid?.() === 0 ? NOBODY : (process.getuid?.() ?? 0);
+  const identity = await identifyNode(findNode(wish.runtime, uid).path);
   return {
     key: createHash('sha256')
       .update(JSON.stringify([FORMAT, 'node', identity.text, wish.packageJson, wish.packageLock, wish.allowBuild]))

@@ -64,7 +64,7 @@ needs('scripts of packages and of the function itself do not run', async (t) => 
   await using registry = await serveNpmPackages(evil);
   await using fixture = await DependencyFixture.open({ environment: { PATH, npm_config_registry: registry.url } });
   const directory = await fixture.dependencies.install(wishFor([evil]), () => {});
-  t.deepEqual(readdirSync(directory).toSorted(), ['.package-lock.json', 'evil']);
+  t.deepEqual(readdirSync(directory).toSorted(), ['.package-lock.json', 'evil', 'node_modules']);
 });
 
 needs('content that is not what the lock says is refused', async (t) => {

@@ -68,6 +68,8 @@ def _install(order: Dict[str, Any]) -> Iterator[bytes]:
     if code == 0:
         if order["project"] and os.path.isdir(os.path.join(project, "node_modules")):
             os.rename(os.path.join(project, "node_modules"), target)
+            # So that packages find each other by that name wherever this directory is shown.
+            os.symlink(".", os.path.join(target, "node_modules"))
         os.makedirs(target, exist_ok=True)
         if order["compile_as"]:
             _compile(target, order["compile_as"])

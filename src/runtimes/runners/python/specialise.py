@@ -137,7 +137,11 @@ def code_root(sandbox: Sandbox) -> str:
 def dependencies_root(sandbox: Sandbox) -> str:
     """Where its packages are, as the function sees it; empty when it has none."""
     function = _function(sandbox)
-    return _dependencies_directory(sandbox) if sandbox.is_isolated and function.dependencies else function.dependencies
+    if sandbox.is_isolated:
+        return _dependencies_directory(sandbox) if function.dependencies else ""
+    # Node looks for a directory of this name; an installation of its packages has a link.
+    is_node = sandbox.request.program is not None
+    return function.dependencies + NODE_MODULES if function.dependencies and is_node else function.dependencies
 
 
 def _dependencies_directory(sandbox: Sandbox) -> str:
