@@ -150,7 +150,7 @@ git:
     '20:14: network: egress comes with prepared networks, which are not built into this version; use host or none',
     '21:18: concurrency: more than one call at a time in an instance is not built into this version; raise max_instances instead',
     '22:14: handler: "main.py" names a file; did you mean main.handle?',
-    '23:19: dependencies: these are packages for Python; a Node function has a package.json and a package-lock.json beside its handler',
+    '23:37: dependencies: "six=1.16": "=" is no comparison; did you mean six==1.16?',
     '24:21: execution_mode: container mode is not built into this version; use process',
     '25:14: runtime: there is no runtime "ruby"; use python3, python3.N such as python3.11, node, or nodeN such as node24',
     '29:15: sha256: the value is not allowed here: SHA-256 of the key: 64 lower-case hexadecimal digits',
