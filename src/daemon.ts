@@ -206,11 +206,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       keys = revision.keys;
       capacity.setLimit(revision.system.maxConcurrentFunctions);
       logger.setLevel(options.debug ? 'DEBUG' : revision.system.loggingLevel);
-      const uses = [...revision.functions.values()].map(({ spec }) => ({
-        runtime: spec.runtime,
-        network: spec.network,
-        memoryBytes: spec.memoryBytes,
-      }));
+      const uses = [...revision.functions.values()].map((declared) => ({ ...declared.spec, handlerModule: moduleOf(declared) }));
       runtime.ready(uses).catch((error: unknown) => logger.warn({ error }, 'no instances could be prepared ahead'));
     },
   });

@@ -2,7 +2,7 @@ import { FaasError, printable } from '../../errors.ts';
 import type { InstanceExit, InstanceUsage, LimitHit, StartRequest } from '../../pool/instance.ts';
 import { withLimits } from '../../pool/limit-hits.ts';
 import { countedHits, memoryHit, mergeHits, namedHits, printBytes, throttlingHits } from './limit-hits.ts';
-import { ABORTED_STATUS, type PreparedExit } from './prepared-instance.ts';
+import { ABORTED_STATUSES, type PreparedExit } from './prepared-instance.ts';
 
 const INIT_DETAIL_MAX_CHARACTERS = 2500;
 
@@ -26,9 +26,13 @@ export function endOf(
 function causeOf(exit: PreparedExit, request: StartRequest, hasFullHeap: boolean): InstanceExit {
   if (exit.isLost) return { cause: 'crash', detail: 'The launcher of the instance died.' };
   if (exit.isOutOfMemory) return { cause: 'oom', ...outOfMemory(exit.usage, request) };
-  if (hasFullHeap && exit.code === ABORTED_STATUS) {
+  if (hasFullHeap && ABORTED_STATUSES.has(exit.code)) {
     const { detail, context } = outOfMemory(exit.usage, request);
-    return { cause: 'oom', detail: `${detail} Its JavaScript heap, three quarters of that, was full.`, context };
+    return {
+      cause: 'oom',
+      detail: `${detail} Node gave up: its heap, three quarters of that, was full, or no more memory was to be had.`,
+      context,
+    };
   }
   const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
   return { cause: 'crash', detail: `The instance ${how}.` };

@@ -16,8 +16,8 @@ import type { InstanceUids } from './instance-uids.ts';
 
 /** After the last process is gone its words may still be in the socket; they are waited for so long. */
 const LAST_WORDS_MS = 100;
-/** As pid 1 of the sandbox tells that its program was ended by SIGABRT. */
-export const ABORTED_STATUS = 128 + 6;
+/** As pid 1 of the sandbox tells that its program ended itself by SIGABRT, SIGTRAP or SIGILL: V8's ways to give up. */
+export const ABORTED_STATUSES: ReadonlySet<number | null> = new Set([128 + 6, 128 + 5, 128 + 4]);
 /** A kill that the launcher did not report by then is helped along. */
 const KILL_PATIENCE_MS = 1000;
 const SIGKILL = 9;
@@ -268,7 +268,7 @@ export class PreparedInstance {
     cancel();
     // Why a program aborted is the last that it printed.
     const logs = this.#logs;
-    if (exit.code !== ABORTED_STATUS || logs === undefined || logs.destroyed) return;
+    if (!ABORTED_STATUSES.has(exit.code) || logs === undefined || logs.destroyed) return;
     await new Promise<void>((resolve) => {
       const cancelLogs = this.#parts.clock.schedule(LAST_WORDS_MS, resolve);
       logs.once('close', () => {

@@ -38,7 +38,7 @@ const CHANNEL_LOST_MS = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
 
-const FULL_HEAP = /^FATAL ERROR: .*(?:heap out of memory|invalid table size|invalid array length)/i;
+const FULL_HEAP = /^(?:FATAL ERROR: |# Fatal ).*(?:out of memory|invalid table size|invalid array length)/i;
 
 export interface SpecialisationParts extends OrderParts {
   readonly clock: Clock;

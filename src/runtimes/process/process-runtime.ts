@@ -52,6 +52,7 @@ export interface RuntimeUse {
   readonly runtime: string;
   readonly network: 'host' | 'none';
   readonly memoryBytes: number;
+  readonly handlerModule: string;
 }
 
 /** Process mode: sandboxed processes forked from one launcher per interpreter. */
@@ -224,7 +225,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
         ? undefined
         : nodeProgram({ ...use, uid, isAddressSpaceBound: this.#level !== 'none' && this.#parts.cgroups.version === 'none' });
     const python = findInterpreter(kind === 'python' ? use.runtime : LAUNCHER_RUNTIME, uid);
-    const key = [kind, python, use.network, program?.executable ?? '', ...(program?.flags ?? [])].join(' ');
+    const key = [kind, python, use.network, JSON.stringify(program ?? '')].join(' ');
     let stock = this.#stocks.get(key);
     if (stock === undefined) {
       stock = new PreparedStock({

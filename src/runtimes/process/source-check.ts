@@ -2,11 +2,12 @@ import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { FaasError, printable, type Problem } from '../../errors.ts';
-
-import { findInterpreter, isNodeRuntime, isReachableBy } from './interpreters.ts';
+import { findInterpreter, isNodeRuntime } from './interpreters.ts';
 import { findNode } from './node-executables.ts';
 
 const PYTHON_CHECKER = fileURLToPath(new URL('../runners/python/check_source.py', import.meta.url));
+/** What gives Node its limits and its user: it cannot bound itself, and may lie where nobody else can enter. */
+const NODE_CONFINER = fileURLToPath(new URL('../runners/python/confined_node.py', import.meta.url));
 const NODE_CHECKER = fileURLToPath(new URL('../runners/node/check-source.mjs', import.meta.url));
 const PYTHON_FLAGS = ['-I', '-S', '-B', '-X', 'utf8', '-c'];
 /** `--permission` takes files, processes, threads and addons away: a second fence around a compiler. */
@@ -86,35 +87,36 @@ async function checkWith(checker: Checker, sources: readonly HandlerSource[]): P
   return problems;
 }
 
-/** What compiles the handlers of one runtime. */
+/** What compiles the handlers of one runtime. Its text is an argument: the checkout may lie where nobody else can read. */
 interface Checker {
   readonly program: string;
-  readonly flags: readonly string[];
-  /** Its text is an argument: the checkout may lie where nobody else can read. */
-  readonly file: string;
-  readonly isNobody: boolean;
+  readonly args: readonly string[];
+  /** The user it runs as from the start. */
+  readonly identity: { readonly uid: number; readonly gid: number } | undefined;
 }
 
 /** Throws FaasError `init_failed` when this host lacks the runtime. */
 function checkerFor(runtime: string): Checker {
   const isNobody = canBeNobody();
   const uid = isNobody ? NOBODY : (process.getuid?.() ?? 0);
-  if (!isNodeRuntime(runtime))
-    return { program: findInterpreter(runtime, uid), flags: PYTHON_FLAGS, file: PYTHON_CHECKER, isNobody };
-  const program = findNode(runtime, uid).path;
-  // Functions are shown the daemon's Node wherever it lies; nobody else may be able to get there.
-  return { program, flags: NODE_FLAGS, file: NODE_CHECKER, isNobody: isNobody && isReachableBy(program, NOBODY) };
+  if (!isNodeRuntime(runtime)) {
+    const args = [...PYTHON_FLAGS, readFileSync(PYTHON_CHECKER, 'utf8')];
+    return { program: findInterpreter(runtime, uid), args, identity: isNobody ? { uid: NOBODY, gid: NOBODY } : undefined };
+  }
+  const node = [findNode(runtime, uid).path, ...NODE_FLAGS, readFileSync(NODE_CHECKER, 'utf8')];
+  const args = [...PYTHON_FLAGS, readFileSync(NODE_CONFINER, 'utf8'), isNobody ? String(NOBODY) : '-1', ...node];
+  return { program: findInterpreter('python3', uid), args, identity: undefined };
 }
 
 /** One checker over the sources, up to its end or the first that it has no answer for. */
 async function runChecker(
-  { program, flags, file, isNobody }: Checker,
+  { program, args, identity }: Checker,
   sources: readonly HandlerSource[],
 ): Promise<{ verdicts: (Verdict | null)[]; how: string }> {
-  const child = spawn(program, [...flags, readFileSync(file, 'utf8')], {
+  const child = spawn(program, args, {
     env: {},
     cwd: '/',
-    ...(isNobody && { uid: NOBODY, gid: NOBODY }),
+    ...identity,
     stdio: ['pipe', 'pipe', 'pipe'],
     timeout: TIMEOUT_MS,
     killSignal: 'SIGKILL',

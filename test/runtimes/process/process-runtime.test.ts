@@ -366,8 +366,8 @@ for (const level of ['strict', 'standard', 'none'] as const) {
     const fixture = await RuntimeFixture.open({ isolation: level, preparedAhead: 3 });
     t.is(fixture.runtime.isolation.level, level);
     await fixture.runtime.ready([
-      { runtime: 'python3', network: 'none', memoryBytes: 128 * 1024 * 1024 },
-      { runtime: 'python3', network: 'host', memoryBytes: 128 * 1024 * 1024 },
+      { runtime: 'python3', network: 'none', memoryBytes: 128 * 1024 * 1024, handlerModule: 'handler' },
+      { runtime: 'python3', network: 'host', memoryBytes: 128 * 1024 * 1024, handlerModule: 'handler' },
     ]);
     const instance = await fixture.start(
       'import subprocess\nsubprocess.Popen(["setsid", "sleep", "7654.4"])\ndef handle(r): return "ok"\n',

@@ -1,5 +1,11 @@
+import { spawn } from 'node:child_process';
+import { copyFileSync, mkdtempSync, readdirSync, readlinkSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { text as textOf } from 'node:stream/consumers';
 import test from 'ava';
 import { checkSources } from '../../../src/runtimes/process/source-check.ts';
+import { testNeeding } from '../../support/requirements.ts';
+import { waitUntil } from '../../support/wait-until.ts';
 
 const source = (name: string, code: string, callable = 'handle', runtime = 'node') => ({
   file: `functions/a/${name}`,
@@ -24,6 +30,10 @@ const ACCEPTED: readonly (readonly [name: string, code: string])[] = [
   ['m.ts', 'interface A { a: string }\nexport function handle(a: A): string { return a.a }'],
   ['n.ts', 'import type { A } from "./a.ts";\nexport const handle = (a: A) => a;'],
   ['o.mjs', '\ufeffexport const handle = 1;'],
+  ['q.mjs', 'export const a = 1, handle = 2;'],
+  ['r.mjs', 'import x, { y } from "z";\nimport * as w from "v";\nexport * from "s";\nexport * from "t";\nexport { y };'],
+  ['s.mjs', 'export { handle } from "./other.mjs";'],
+  ['t.js', 'const handle = await 1;\nexport { handle };'],
   ['p.mjs', 'while (true);\nexport const handle = 1;'],
 ];
 
@@ -46,6 +56,14 @@ const REFUSED: readonly (readonly [name: string, code: string, line: number, col
   ['f.ts', 'export const handle: = 5;\n', 1, 22, /Unexpected token/],
   ['g.ts', 'enum X { A }\nexport const handle = 1', 1, 1, /enum is not supported/],
   ['h.mjs', 'export const other = 1;', 1, 1, /exports no handle and has no default export/],
+  [
+    'k.mjs',
+    'import { handle, b } from "c";\nexport { b };\n// export function handle',
+    1,
+    1,
+    /exports no handle.*; it exports b/,
+  ],
+  ['l.ts', 'const handle = 1;\nclass A { constructor(private a: number) {} }', 2, 31, /parameter property is not supported/],
   ['i.js', 'x', 1, 1, /exports no handle/],
 ];
 
@@ -58,6 +76,42 @@ test('a mistake is told at its place, a missing export by its name, all at once'
     t.regex(problem?.message ?? '', message);
   }
 });
+
+test('a file that is not UTF-8 is refused', async (t) => {
+  const [problem] = await checkSources([{ ...source('a.mjs', ''), code: Buffer.from([0x78, 0xff]) }]);
+  t.deepEqual([problem?.line, problem?.column, problem?.message], [1, 1, 'the file is not UTF-8']);
+});
+
+testNeeding('root')('the compiler is nobody, also when only root can reach Node', async (t) => {
+  const directory = mkdtempSync('/tmp/gitfaas-closed-');
+  t.teardown(() => rmSync(directory, { recursive: true }));
+  t.is(statSync(directory).mode & 0o777, 0o700);
+  const node = join(directory, 'node');
+  copyFileSync(process.execPath, node);
+  const script = `
+    const { checkSources } = await import(${JSON.stringify(import.meta.resolve('../../../src/runtimes/process/source-check.ts'))});
+    const code = Buffer.from('export const handle = ' + '['.repeat(400_000));
+    console.log(JSON.stringify(await checkSources([{ file: 'a.mjs', code, callable: 'handle', runtime: 'node' }])));
+  `;
+  const child = spawn(node, ['--input-type=module', '--eval', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const said = textOf(child.stdout);
+  let uid: number | undefined;
+  await waitUntil(() => (uid = compilerUser(node, child.pid)) !== undefined || child.exitCode !== null);
+  t.is(uid, 65_534);
+  t.regex(await said, /^\[\{"file":"a.mjs"/);
+});
+
+/** Of the other process that runs this file. */
+function compilerUser(executable: string, starter: number | undefined): number | undefined {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name) && Number(name) !== starter)) {
+    try {
+      if (readlinkSync(`/proc/${pid}/exe`) === executable) return statSync(`/proc/${pid}`).uid;
+    } catch {
+      // Gone meanwhile, or the kernel's.
+    }
+  }
+  return undefined;
+}
 
 test('a runtime that this host lacks is a problem that says what to do', async (t) => {
   const [problem] = await checkSources([source('a.mjs', 'export default 1', 'handle', 'node99')]);

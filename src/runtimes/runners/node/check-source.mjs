@@ -3,13 +3,19 @@
  * answered line by line with null or `{line, column, message}`. Compiles only: an ES module as `vm.SourceTextModule`, which links and
  * evaluates nothing, a CommonJS one as the body of a function. Node 24 and later; needs `--experimental-vm-modules`.
  *
- * Whether the callable is there is decided leniently, by the text: the start of an instance says it for certain.
+ * What a file exports is refused only when it is certain: the start of an instance says the rest.
  */
+import { isUtf8 } from 'node:buffer';
 import { readSync } from 'node:fs';
 import { stripTypeScriptTypes } from 'node:module';
 import vm from 'node:vm';
 
 const COMMONJS_PARAMETERS = ['exports', 'require', 'module', '__filename', '__dirname'];
+/** Functions of this framework may be registered by a call instead of an export. */
+const REGISTERS = '@google-cloud/functions-framework';
+/** Each round of linking finds one more name that is imported. */
+const ROUNDS_MAX = 500;
+const MISSING_IMPORT = /^The requested module '(.*)' does not provide an export named '(.*)'$/s;
 const ESM_SYNTAX =
   /^\s*(?:import\s*(?:[\w*{'"]|\.meta)|export\s+(?:default|async|function|class|const|let|var|type|interface|\{|\*)|export\s*[{*])/m;
 
@@ -17,33 +23,40 @@ for (let request = readFrame(); request !== null; request = readFrame()) {
   const { file, callable } = JSON.parse(request.toString('utf8'));
   const source = readFrame();
   if (source === null) break;
-  process.stdout.write(`${JSON.stringify(check(source.toString('utf8'), file, callable))}\n`);
+  process.stdout.write(`${JSON.stringify(await check(source, file, callable))}\n`);
 }
 
-function check(source, file, callable) {
+async function check(bytes, file, callable) {
+  if (!isUtf8(bytes)) return { line: 1, column: 1, message: 'the file is not UTF-8' };
+  const source = bytes.toString('utf8');
   let code = source;
+  let isModule;
   try {
     // The places stay: types are replaced by blanks.
     if (file.endsWith('.ts')) code = stripTypeScriptTypes(source, { mode: 'strip' });
-    compile(code, file);
+    isModule = compile(code, file);
   } catch (error) {
+    // Whatever else is thrown leaves what strips types broken: the daemon starts another process for the files to come.
+    if (!(error instanceof SyntaxError || error instanceof RangeError)) process.exit(0);
     return problemOf(placedError(error, code), source);
   }
-  if (callable === '' || mayGive(code, callable)) return null;
-  return { line: 1, column: 1, message: `the file exports no ${callable} and has no default export` };
+  const message = callable === '' ? undefined : await whyMissing(code, file, isModule, callable);
+  return message === undefined ? null : { line: 1, column: 1, message };
 }
 
+/** Whether it is an ES module. Throws what is wrong with it. */
 function compile(code, file) {
-  if (file.endsWith('.mjs')) return void new vm.SourceTextModule(code, { identifier: file });
-  if (file.endsWith('.ts') || ESM_SYNTAX.test(code)) {
+  if (file.endsWith('.mjs') || file.endsWith('.ts') || ESM_SYNTAX.test(code)) {
     try {
-      return void new vm.SourceTextModule(code, { identifier: file });
+      new vm.SourceTextModule(code, { identifier: file });
+      return true;
     } catch (error) {
       // Without any import or export it may be the other kind, where `return` and `arguments` mean something.
-      if (ESM_SYNTAX.test(code)) throw error;
+      if (file.endsWith('.mjs') || ESM_SYNTAX.test(code)) throw error;
     }
   }
   vm.compileFunction(code, COMMONJS_PARAMETERS, { filename: file });
+  return false;
 }
 
 /**
@@ -89,13 +102,49 @@ function placeInMessage(error, source) {
   return Number.isNaN(offset) ? 1 : source.slice(0, offset).split('\n').length;
 }
 
-/** Lenient: a file that may give it in a way that text does not show is not refused. */
-function mayGive(code, callable) {
-  if (/\bmodule\s*\.\s*exports\b|\bexport\s+default\b|\bexport\s*\*|functions-framework/.test(code)) return true;
-  const name = callable.replaceAll('$', '\\$');
-  return new RegExp(
-    `\\bexports\\s*(?:\\.\\s*|\\[\\s*['"])${name}(?![\\w$])|\\bexport\\b[^;=]*?(?<![\\w$])${name}(?![\\w$])`,
-  ).test(code);
+/** Why the callable is not there; undefined when it is, or when only running the file can tell. */
+async function whyMissing(code, file, isModule, callable) {
+  if (code.includes(REGISTERS)) return undefined;
+  // What a script exports is known only when it runs; without the word it exports nothing.
+  if (!isModule) return /\bexports\b/.test(code) ? undefined : `the file exports no ${callable}, and nothing else`;
+  const names = await exportsOf(code, file, callable);
+  // A default export may be an object that has it.
+  if (names === undefined || names.includes(callable) || names.includes('default')) return undefined;
+  const known = names.length === 0 ? '' : `; it exports ${names.toSorted().slice(0, 10).join(', ')}`;
+  return `the file exports no ${callable} and has no default export${known}`;
+}
+
+/** Names that a module exports, found by linking it with stand-ins for all that it imports; undefined when that does not tell. */
+async function exportsOf(code, file, callable) {
+  /** By specifier: what the stand-in for it must export. */
+  const imported = new Map();
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    try {
+      const names = await linkedNames(code, file, imported);
+      if (names.includes(callable)) return names;
+      // `export * from` one of them may bring it.
+      for (const [specifier, given] of imported) {
+        const more = new Map(imported).set(specifier, new Set([...given, callable]));
+        if ((await linkedNames(code, file, more)).includes(callable)) return undefined;
+      }
+      return names;
+    } catch (error) {
+      const [, specifier, name] = MISSING_IMPORT.exec(error.message) ?? [];
+      if (name === undefined || !imported.has(specifier)) return undefined;
+      imported.get(specifier).add(name);
+    }
+  }
+  return undefined;
+}
+
+async function linkedNames(code, identifier, imported) {
+  const module = new vm.SourceTextModule(code, { identifier });
+  await module.link((specifier) => {
+    if (!imported.has(specifier)) imported.set(specifier, new Set());
+    return new vm.SyntheticModule([...imported.get(specifier)], () => {}, { identifier: specifier });
+  });
+  // Not `Object.keys`, which looks at the values, and there are none yet.
+  return Reflect.ownKeys(module.namespace).filter((key) => typeof key === 'string');
 }
 
 function readFrame() {

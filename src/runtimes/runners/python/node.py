@@ -185,7 +185,8 @@ def execute(sandbox: Sandbox) -> None:
     executable, runner = (NODE, NODE_RUNNER) if sandbox.is_isolated else (program["executable"], program["runner"])
     # A `node` that the handler starts is the one that runs it.
     path = f"{NODE_DIRECTORY}:{environ['PATH']}" if sandbox.is_isolated else environ["PATH"]
-    execve(executable, [executable, *program["flags"], f"{runner}/{_ENTRY}"], dict(environ, PATH=path))
+    preload = [f"--import={runner}/{name}" for name in program["preload"]]
+    execve(executable, [executable, *program["flags"], *preload, f"{runner}/{_ENTRY}"], dict(environ, PATH=path))
 
 
 _BOOT: List[Step] = [parent, first_limits, labels, privileges, connections, system_calls, execute]

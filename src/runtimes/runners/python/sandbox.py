@@ -37,7 +37,8 @@ class StartRequest:
         #: Host uid and gid of the instance; only a launcher that is root can give it away.
         self.uid = uid
         self.cgroup_procs = cgroup_procs
-        #: The runner, where it is not this interpreter: `executable`, `runner` (the directory of its files) and `flags`.
+        #: The runner, where it is not this interpreter: `executable`, `runner` (the directory of its files),
+        #: `flags` and `preload` (files of the runner that come before its main one).
         self.program = program
 
 
