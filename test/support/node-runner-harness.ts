@@ -190,6 +190,10 @@ export class NodeRunner implements AsyncDisposable {
     this.write(encodeJson(FRAME.BODY_ABORT, call, { reason }));
   }
 
+  answerCredit(call: number, bytes: number): void {
+    this.write(encodeJson(FRAME.ANSWER_CREDIT, call, { bytes }));
+  }
+
   cancel(call: number): void {
     this.write(encodeFrame(FRAME.CANCEL, call));
   }

@@ -172,7 +172,7 @@ function fromResponse(response) {
   return answer;
 }
 
-function readStatus(value) {
+export function readStatus(value) {
   if (typeof value !== 'number') throw new BadResponse(`a status is a number, not ${describeType(value)}`);
   if (!isInteger(value) || value < 200 || value > 599)
     throw new BadResponse(`the status must be between 200 and 599, not ${value}`);

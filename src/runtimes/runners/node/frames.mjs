@@ -6,6 +6,7 @@ export const FRAME = {
   BODY_CHUNK: 4,
   BODY_END: 5,
   BODY_ABORT: 6,
+  ANSWER_CREDIT: 7,
   READY: 18,
   INIT_FAILED: 19,
   ANSWER: 20,
@@ -23,6 +24,8 @@ export const FRAME = {
 export const HEADER_BYTES = 13;
 /** Largest ANSWER_CHUNK and BODY_CHUNK. */
 export const CHUNK_MAX_BYTES = 256 << 10;
+/** What of one streamed answer may be on its way when calls run beside each other; ANSWER_CREDIT gives it back. */
+export const ANSWER_WINDOW_BYTES = 512 << 10;
 
 /** Largest payload of what the daemon sends. It bounds bodies itself: INVOKE's limit only stops a length that can't be meant. */
 export const LIMITS = [];
@@ -31,6 +34,7 @@ LIMITS[FRAME.CANCEL] = 0;
 LIMITS[FRAME.BODY_CHUNK] = CHUNK_MAX_BYTES;
 LIMITS[FRAME.BODY_END] = 0;
 LIMITS[FRAME.BODY_ABORT] = 128 << 10;
+LIMITS[FRAME.ANSWER_CREDIT] = 128 << 10;
 
 /** By hand: methods of Buffer are the function's to replace. */
 export function writeUint32(bytes, at, value) {

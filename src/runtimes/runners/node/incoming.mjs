@@ -1,6 +1,6 @@
 /**
  * A body that comes in pieces (`streamed: true`). The daemon sends so much ahead as the credit allows; credit goes back when
- * a piece was taken by its reader, or thrown away because nobody will read it.
+ * a piece was taken by its reader.
  */
 import { allocUnsafeSlow, apply, own, Promise } from './originals.mjs';
 import { BadRequest } from './request.mjs';
@@ -24,7 +24,6 @@ export class IncomingBody {
   #isComplete = false;
   /** Nothing more will come for it. */
   isOver = false;
-  #isAbandoned = false;
   #collected = null;
 
   /** One that came whole. */
@@ -41,7 +40,6 @@ export class IncomingBody {
   }
 
   push(bytes) {
-    if (this.#isAbandoned) return this.#giveBack(bytes.length);
     this.#pieces.push({ bytes, credit: bytes.length });
     this.#stir();
   }
@@ -58,12 +56,10 @@ export class IncomingBody {
     this.#stir();
   }
 
-  /** Its call has ended: what is there, and what still comes, is thrown away. */
+  /** Its call has ended: nothing more comes, and what is there is forgotten. The daemon wants no credit for it. */
   abandon() {
-    this.#isAbandoned = true;
-    let bytes = 0;
-    for (let piece = this.#pieces.shift(); piece !== undefined; piece = this.#pieces.shift()) bytes += piece.credit;
-    this.#giveBack(bytes);
+    this.isOver = true;
+    this.#pieces = own([], 'push', 'shift');
     this.#failure ??= new BadRequest('the call is over: its body can no longer be read');
     this.#stir();
   }

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { describe, nameOf, placeOf } from './failure.mjs';
 import { findRegistered } from './framework-registry.mjs';
+import { limitsOf } from './limit-hints.mjs';
 
 const EXTENSIONS = ['.mjs', '.js', '.ts'];
 /** The name a handler has when the configuration gives none. */
@@ -16,9 +17,9 @@ const STACK_LINES = 50;
 
 export class InitFailed extends Error {
   /** `facts`: {reason, exception, file, line, detail}; the file relative to the function's directory. */
-  constructor(reason, detail, { exception = null, file = null, line = null } = {}) {
+  constructor(reason, detail, { exception = null, file = null, line = null, limits = [] } = {}) {
     super(detail);
-    this.facts = { reason, exception, file, line, detail };
+    this.facts = { reason, exception, file, line, detail, ...(limits.length > 0 && { limits }) };
   }
 }
 
@@ -57,7 +58,7 @@ export function importFailed(error, codeRoot) {
   let place = placeOf(error, codeRoot);
   // For a mistake in the syntax of an ES module Node keeps the place to itself.
   if (place.file === null && nameOf(error) === 'SyntaxError') place = checkSyntax(codeRoot) ?? place;
-  return new InitFailed('import_error', describe(error), { exception: nameOf(error), ...place });
+  return new InitFailed('import_error', describe(error), { exception: nameOf(error), ...place, limits: limitsOf(error) });
 }
 
 function findFile(codeRoot, moduleName) {

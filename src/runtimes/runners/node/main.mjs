@@ -4,6 +4,7 @@
  */
 import { closeSync, readSync, writeSync } from 'node:fs';
 import module from 'node:module';
+import os from 'node:os';
 import { Channel } from './channel.mjs';
 import { describe } from './failure.mjs';
 import { hookImports } from './framework-registry.mjs';
@@ -11,12 +12,14 @@ import { FRAME, readUint32 } from './frames.mjs';
 import { importFailed, InitFailed, load, noteModule } from './loading.mjs';
 import { allocUnsafeSlow, exit, now, parse, textOf } from './originals.mjs';
 import { EXIT_PROTOCOL, Runner } from './runner.mjs';
+import { adapt } from './signature.mjs';
 
 const CHANNEL = 3;
 const HAND_OVER = 4;
 const EXIT_SANDBOX_FAILED = 70;
 const EXIT_INIT_FAILED = 71;
 
+giveProcessors();
 const channel = new Channel();
 const runner = new Runner(channel);
 
@@ -84,9 +87,9 @@ async function become(order) {
     else if (process.listenerCount('uncaughtException') === 1) runner.uncaught(error);
   });
   try {
-    const { handler, isStreaming } = await load(order.code, order.module, order.callable);
+    const { handler, signature, isStreaming } = await load(order.code, order.module, order.callable);
     runner.serve({
-      invoke: (call) => handler(call.request),
+      invoke: await adapt(handler, signature ?? order.signature),
       isStreaming,
       isConcurrent: order.concurrent === true,
       responseMaxBytes: order.max_response_bytes,
@@ -97,6 +100,18 @@ async function become(order) {
   isLoading = false;
   runner.flush();
   channel.sendJson(FRAME.READY, 0, { phases: { ...order.phases, handler: now() - beganMs } });
+}
+
+/** In the sandbox Node finds nothing about processors; pools of threads are made as large as this list. */
+function giveProcessors() {
+  const { cpus } = os;
+  const nothing = { user: 0, nice: 0, sys: 0, idle: 0, irq: 0 };
+  os.cpus = () => {
+    const known = cpus();
+    if (known.length > 0) return known;
+    return Array.from({ length: os.availableParallelism() }, () => ({ model: 'unknown', speed: 0, times: { ...nothing } }));
+  };
+  module.syncBuiltinESMExports();
 }
 
 /** What was booted for any function becomes this one's. */

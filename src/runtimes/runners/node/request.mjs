@@ -8,6 +8,7 @@ import {
   min,
   own,
   parse,
+  Promise,
   setTimeout,
   textOf,
   TypeError,
@@ -254,6 +255,9 @@ export class Call {
     this.isEnded = false;
     /** Its answer's head is out. */
     this.isAnswering = false;
+    /** Of its streamed answer: sent, and neither gone on to the caller nor dropped. */
+    this.unreturnedBytes = 0;
+    this.wake = null;
     this.isCancelled = false;
     /** What a signature has to tell when the caller is gone. */
     this.onCancel = null;
@@ -284,9 +288,27 @@ export class Call {
     this.onCancel?.();
   }
 
+  /** ANSWER_CREDIT. */
+  credit(bytes) {
+    this.unreturnedBytes -= bytes;
+    this.#stir();
+  }
+
+  /** Resolves at the next credit, or at the call's end. */
+  credited() {
+    return new Promise((resolve) => (this.wake = resolve));
+  }
+
+  #stir() {
+    const { wake } = this;
+    this.wake = null;
+    wake?.();
+  }
+
   /** After its last frame. */
   end() {
     this.isEnded = true;
+    this.#stir();
     if (this.timer !== undefined) clearTimeout(this.timer);
     this.incoming?.abandon();
   }

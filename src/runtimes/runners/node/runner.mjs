@@ -11,8 +11,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Answer, BadResponse, bodyBytes, encodeHead, fromThrown, makeAnswer, toPiece } from './answer.mjs';
 import { describe, nameOf, traceback } from './failure.mjs';
-import { CHUNK_MAX_BYTES, FRAME, readUint32 } from './frames.mjs';
+import { ANSWER_WINDOW_BYTES, CHUNK_MAX_BYTES, FRAME, readUint32 } from './frames.mjs';
 import { IncomingBody } from './incoming.mjs';
+import { limitsOf } from './limit-hints.mjs';
 import { bytesFrom, exit, now, own, parse, Promise, setImmediate, textOf } from './originals.mjs';
 import { Lines, Output } from './output.mjs';
 import { BadRequest, Call } from './request.mjs';
@@ -36,8 +37,8 @@ export class Runner {
   #calls = own(new Map(), 'get', 'set', 'delete', 'values');
   #waiting = own([], 'push', 'shift', 'indexOf', 'splice');
   #runningCount = 0;
-  /** Bodies that still come although their call has ended. */
-  #leftovers = own(new Map(), 'get', 'set', 'delete');
+  /** Calls are numbered upwards: one up to here that doesn't run has ended. */
+  #lastNumber = 0;
   output;
 
   constructor(channel) {
@@ -68,16 +69,16 @@ export class Runner {
       case FRAME.INVOKE:
         return this.#accept(this.#readCall(number, payload, isOwn));
       case FRAME.CANCEL:
-        return this.#cancel(this.#calls.get(number));
+        return this.#cancel(this.#known(number));
       case FRAME.BODY_CHUNK:
         if (payload.length === 0) throw new Error('an empty piece of a body');
-        return this.#incoming(number).push(isOwn ? payload : bytesFrom(payload));
+        return this.#incoming(number)?.push(isOwn ? payload : bytesFrom(payload));
       case FRAME.BODY_END:
-        this.#incoming(number).complete();
-        return this.#leftovers.delete(number);
+        return this.#incoming(number)?.complete();
       case FRAME.BODY_ABORT:
-        this.#incoming(number).abort(parse(textOf(payload)).reason);
-        return this.#leftovers.delete(number);
+        return this.#incoming(number)?.abort(parse(textOf(payload)).reason);
+      case FRAME.ANSWER_CREDIT:
+        return this.#known(number)?.credit(parse(textOf(payload)).bytes);
       default:
         throw new Error(`a frame of type ${type}`);
     }
@@ -107,15 +108,22 @@ export class Runner {
     return new Call(meta, null, incoming, new Lines(number));
   }
 
+  /** The call, or undefined when it has ended: what was on its way to it is dropped. */
+  #known(number) {
+    if (number > this.#lastNumber) throw new Error(`a frame for call ${number}, which was never made`);
+    return this.#calls.get(number);
+  }
+
   #incoming(number) {
-    const incoming = this.#calls.get(number)?.incoming ?? this.#leftovers.get(number);
-    if (incoming === undefined || incoming === null || incoming.isOver)
-      throw new Error(`a piece of a body that call ${number} has not`);
-    return incoming;
+    const call = this.#known(number);
+    if (call === undefined) return undefined;
+    if (call.incoming === null || call.incoming.isOver) throw new Error(`a piece of a body that call ${number} has not`);
+    return call.incoming;
   }
 
   #accept(call) {
-    if (this.#calls.get(call.number) !== undefined) throw new Error(`call ${call.number} a second time`);
+    if (call.number <= this.#lastNumber) throw new Error(`call ${call.number} a second time`);
+    this.#lastNumber = call.number;
     this.#calls.set(call.number, call);
     if (this.#runningCount > 0 && !this.#isConcurrent) this.#waiting.push(call);
     else this.#begin(call);
@@ -238,8 +246,14 @@ export class Runner {
 
   async #sendPiece(call, piece) {
     const bytes = typeof piece === 'string' ? bytesFrom(piece) : piece;
-    for (let at = 0; at < bytes.length && !call.isEnded; at += CHUNK_MAX_BYTES) {
-      this.#channel.sendBytes(FRAME.ANSWER_CHUNK, call.number, bytes.subarray(at, at + CHUNK_MAX_BYTES));
+    for (let at = 0; at < bytes.length; at += CHUNK_MAX_BYTES) {
+      const chunk = bytes.subarray(at, at + CHUNK_MAX_BYTES);
+      if (this.#isConcurrent) {
+        while (call.unreturnedBytes + chunk.length > ANSWER_WINDOW_BYTES && !call.isEnded) await call.credited();
+        call.unreturnedBytes += chunk.length;
+      }
+      if (call.isEnded) return;
+      this.#channel.sendBytes(FRAME.ANSWER_CHUNK, call.number, chunk);
       if (this.#channel.isBehind) await this.#channel.drained();
     }
   }
@@ -280,11 +294,22 @@ export class Runner {
   }
 
   #failed(call, reason, error, detail) {
-    this.#last(call, FRAME.CALL_FAILED, { reason, exception: nameOf(error), detail, traceback: traceback(error) });
+    this.#last(call, FRAME.CALL_FAILED, {
+      reason,
+      exception: nameOf(error),
+      detail,
+      traceback: traceback(error),
+      limits: limitsOf(error),
+    });
   }
 
   #abort(call, error) {
-    this.#last(call, FRAME.ANSWER_ABORT, { exception: nameOf(error), detail: describe(error), traceback: traceback(error) });
+    this.#last(call, FRAME.ANSWER_ABORT, {
+      exception: nameOf(error),
+      detail: describe(error),
+      traceback: traceback(error),
+      limits: limitsOf(error),
+    });
   }
 
   #last(call, type, facts) {
@@ -297,7 +322,6 @@ export class Runner {
   #ended(call) {
     call.end();
     this.#calls.delete(call.number);
-    if (call.incoming !== null && !call.incoming.isOver) this.#leftovers.set(call.number, call.incoming);
     this.#runningCount--;
     const next = this.#runningCount === 0 ? this.#waiting.shift() : undefined;
     if (next !== undefined) this.#begin(next);

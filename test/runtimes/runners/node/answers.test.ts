@@ -240,8 +240,7 @@ test('a stream that fails after its first piece is cut off, with the reason; one
   t.is(bodyText(await runner.call({ body: '"still here"' })), 'still here');
 });
 
-test('a slow reader stops the generator, and a caller that leaves ends it', async (t) => {
-  const source = `
+const ENDLESS = `
 import { writeFileSync } from 'node:fs';
 let isClosed = false;
 function* endless(file) {
@@ -260,20 +259,58 @@ export async function handle(request) {
   isClosed = false;
   return request.path === '/sync' ? endless(request.getText()) : endlessAsync(request.getText());
 }`;
-  await using runner = await NodeRunner.start({ 'handler.mjs': source }, { concurrent: true });
-  for (const path of ['/sync', '/async']) {
-    const file = join(runner.code, path);
-    const made = (): number => Number(existsSync(file) && readFileSync(file, 'utf8'));
-    const stream = runner.invoke({ path, body: file });
-    t.is((await runner.next())?.name, 'ANSWER_HEAD');
-    runner.setReading(false);
-    let before = -1;
-    await waitUntil(() => made() > 0 && before === (before = made()));
-    // What the buffers on the way hold, and no more.
-    t.true(made() < 100, String(made()));
-    runner.cancel(stream);
-    runner.setReading(true);
-    t.is((await runner.rest()).end?.name, 'ANSWER_ABORT');
-    t.true((await runner.json({ path: '/closed' }))['isClosed']);
-  }
+
+for (const concurrent of [false, true]) {
+  test(`a slow reader stops the generator, and a caller that leaves ends it (${concurrent ? 'by credit' : 'by the socket'})`, async (t) => {
+    await using runner = await NodeRunner.start({ 'handler.mjs': ENDLESS }, { concurrent });
+    for (const path of ['/sync', '/async']) {
+      const file = join(runner.code, path);
+      const made = (): number => Number(existsSync(file) && readFileSync(file, 'utf8'));
+      const stream = runner.invoke({ path, body: file });
+      t.is((await runner.next())?.name, 'ANSWER_HEAD');
+      if (!concurrent) runner.setReading(false);
+      let before = -1;
+      await waitUntil(() => made() > 0 && before === (before = made()));
+      if (concurrent) {
+        // The window, and the piece that waits for room in it.
+        t.is(made(), 9);
+        runner.answerCredit(stream, 131_072);
+        await waitUntil(() => made() === 11);
+        // Nobody else is held up.
+        const asked = runner.invoke({ path: '/closed' });
+        const seen: unknown[] = [];
+        while (seen.at(-1) !== 'ANSWER') {
+          const frame = await runner.next();
+          seen.push(frame?.name);
+          if (frame?.name === 'ANSWER') t.is(frame.call, asked);
+        }
+        t.is(seen.length, 11);
+      } else {
+        // What the buffers on the way hold, and no more.
+        t.true(made() < 100, String(made()));
+      }
+      runner.cancel(stream);
+      if (concurrent) runner.answerCredit(stream, 65_536);
+      runner.setReading(true);
+      t.is((await runner.rest()).end?.name, 'ANSWER_ABORT');
+      // Too late, and no harm.
+      if (concurrent) runner.answerCredit(stream, 65_536);
+      t.true((await runner.json({ path: '/closed' }))['isClosed']);
+    }
+  });
+}
+
+const LIMITS: readonly (readonly [string, readonly string[]])[] = [
+  ['raise(Object.assign(new Error("x"), { code: "EMFILE" }))', ['open_files']],
+  ['raise(Object.assign(new Error("x"), { code: "EAGAIN", syscall: "spawn ls" }))', ['pids']],
+  ['raise(Object.assign(new Error("x"), { code: "EAGAIN", syscall: "read" }))', []],
+  ['raise(Object.assign(new Error("x"), { code: "ENOSPC" }))', ['tmp_size']],
+  ['raise(new Error("x", { cause: Object.assign(new Error("y"), { code: "EFBIG" }) }))', ['file_size']],
+  ['new ArrayBuffer(2 ** 52)', ['memory']],
+  ['raise(new Error("x"))', []],
+];
+
+test('an exception that a limit may have caused names the limit', async (t) => {
+  await using runner = await NodeRunner.start({ 'handler.mjs': EVALUATE });
+  for (const [source, limits] of LIMITS) t.deepEqual((await runner.call({ body: source }))?.json['limits'], limits, source);
 });

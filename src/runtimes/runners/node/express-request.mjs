@@ -1,0 +1,141 @@
+/** The `req` of functions written for Google's functions framework: Node's IncomingMessage with Express's additions. */
+import { IncomingMessage } from 'node:http';
+import { accepted, matchType, preferred } from './media-types.mjs';
+import { readCookies, readPairs } from './request.mjs';
+
+export class ExpressRequest extends IncomingMessage {
+  baseUrl = '';
+  #query;
+  #cookies;
+  #params;
+
+  get originalUrl() {
+    return this.url;
+  }
+
+  get path() {
+    return this.url.split('?', 1)[0];
+  }
+
+  get query() {
+    return (this.#query ??= readPairs(this.url.slice(this.path.length + 1), true));
+  }
+
+  set query(value) {
+    this.#query = value;
+  }
+
+  get params() {
+    return (this.#params ??= { 0: this.path.slice(1) });
+  }
+
+  set params(value) {
+    this.#params = value;
+  }
+
+  get cookies() {
+    return (this.#cookies ??= readCookies(this.headers.cookie ?? ''));
+  }
+
+  set cookies(value) {
+    this.#cookies = value;
+  }
+
+  get(name) {
+    const wanted = name.toLowerCase();
+    return wanted === 'referer' || wanted === 'referrer' ? (this.headers.referrer ?? this.headers.referer) : this.headers[wanted];
+  }
+
+  header(name) {
+    return this.get(name);
+  }
+
+  is(...types) {
+    if (this.headers['transfer-encoding'] === undefined && !(Number(this.headers['content-length'] ?? this.rawBody?.length) >= 0))
+      return null;
+    const type = this.headers['content-type'];
+    if (type === undefined) return false;
+    const wanted = types.flat();
+    return wanted.length === 0 ? type.split(';', 1)[0].trim() : matchType(type, wanted);
+  }
+
+  accepts(...types) {
+    const offered = types.flat();
+    return offered.length === 0 ? accepted(this.headers.accept) : preferred(this.headers.accept, offered, true);
+  }
+
+  acceptsEncodings(...names) {
+    return negotiate(this.headers['accept-encoding'], names);
+  }
+
+  acceptsCharsets(...names) {
+    return negotiate(this.headers['accept-charset'], names);
+  }
+
+  acceptsLanguages(...names) {
+    return negotiate(this.headers['accept-language'], names);
+  }
+
+  get protocol() {
+    return firstOf(this.headers['x-forwarded-proto']) ?? 'http';
+  }
+
+  get secure() {
+    return this.protocol === 'https';
+  }
+
+  get ips() {
+    return (this.headers['x-forwarded-for'] ?? '')
+      .split(',')
+      .map((address) => address.trim())
+      .filter((address) => address !== '');
+  }
+
+  get ip() {
+    return this.ips[0];
+  }
+
+  get host() {
+    return firstOf(this.headers['x-forwarded-host']) ?? this.headers.host;
+  }
+
+  get hostname() {
+    return this.host?.replace(/:\d+$/, '');
+  }
+
+  get subdomains() {
+    const { hostname = '' } = this;
+    return /^[\d.]+$|^\[/.test(hostname) ? [] : hostname.split('.').toReversed().slice(2);
+  }
+
+  get xhr() {
+    return this.headers['x-requested-with']?.toLowerCase() === 'xmlhttprequest';
+  }
+
+  /** Whether the caller has what the answer would be (RFC 9110 13.1). */
+  get fresh() {
+    const status = this.res.statusCode;
+    if ((this.method !== 'GET' && this.method !== 'HEAD') || !((status >= 200 && status < 300) || status === 304)) return false;
+    if (/(?:^|,)\s*no-cache\s*(?:,|$)/.test(this.headers['cache-control'] ?? '')) return false;
+    const tags = this.headers['if-none-match'];
+    if (tags !== undefined) {
+      const tag = this.res.get('etag')?.replace(/^W\//, '');
+      return tags === '*' || (tag !== undefined && tags.split(',').some((each) => each.trim().replace(/^W\//, '') === tag));
+    }
+    const since = Date.parse(this.headers['if-modified-since'] ?? '');
+    return Date.parse(this.res.get('last-modified') ?? '') <= since;
+  }
+
+  get stale() {
+    return !this.fresh;
+  }
+}
+
+function negotiate(header, names) {
+  const offered = names.flat();
+  return offered.length === 0 ? accepted(header) : preferred(header, offered);
+}
+
+function firstOf(header) {
+  return header?.split(',', 1)[0].trim();
+}
