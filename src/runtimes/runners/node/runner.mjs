@@ -9,21 +9,20 @@
  * Every failure that isn't the handler's own exception ends the process; the daemon learns it from the end of the channel.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { Answer, BadResponse, bodyBytes, encodeHead, fromThrown, makeAnswer, toPiece } from './answer.mjs';
+import { BadResponse, bodyBytes, encodeHead, fromThrown, makeAnswer } from './answer.mjs';
+import { Call } from './call.mjs';
 import { describe, nameOf, traceback } from './failure.mjs';
-import { ANSWER_WINDOW_BYTES, CHUNK_MAX_BYTES, FRAME, readUint32 } from './frames.mjs';
+import { FRAME, readUint32 } from './frames.mjs';
 import { IncomingBody } from './incoming.mjs';
 import { limitsOf } from './limit-hints.mjs';
-import { bytesFrom, exit, now, own, parse, Promise, setImmediate, textOf } from './originals.mjs';
+import { bytesFrom, exit, now, own, parse, textOf } from './originals.mjs';
 import { Lines, Output } from './output.mjs';
-import { BadRequest, Call } from './request.mjs';
+import { BadRequest } from './request.mjs';
+import { isThenable, StreamedAnswer } from './streamed-answer.mjs';
 
 /** Exit statuses; for people, the frames say more. */
 export const EXIT_UNCAUGHT = 1;
 export const EXIT_PROTOCOL = 72;
-
-/** So many pieces of a generator that never waits, then others get their turn. */
-const PIECES_IN_A_ROW = 64;
 
 export class Runner {
   #channel;
@@ -194,77 +193,20 @@ export class Runner {
 
   /** The first piece decides: an exception before it is an ordinary failure, one after it cuts the answer off. */
   async #stream(call, answer) {
-    const pieces = answer.stream;
+    const stream = new StreamedAnswer(call, answer, this.#context, this.#channel, this.#isConcurrent);
     try {
-      let piece = await this.#next(call, pieces);
-      if (call.isEnded) return void this.#close(call, pieces);
-      let following;
-      if (answer.isMaybeWhole && piece !== null) {
-        following = Promise.resolve(this.#next(call, pieces));
-        if (await isNullAtOnce(following)) {
-          if (!call.isEnded) this.#send(call, new Answer(answer.status, answer.headers, piece));
-          return;
-        }
-      } else if (piece === null && answer.isMaybeWhole) return this.#send(call, answer);
+      const whole = await stream.begin();
+      if (call.isEnded) return stream.close();
+      if (whole !== undefined) return this.#send(call, whole);
       this.#channel.sendText(FRAME.ANSWER_HEAD, call.number, encodeHead(answer, now() - call.beganMs));
       call.isAnswering = true;
-      for (let count = 1; piece !== null; count++) {
-        await this.#sendPiece(call, piece);
-        if (count % PIECES_IN_A_ROW === 0) await new Promise((resolve) => setImmediate(resolve));
-        if (call.isCancelled || call.isEnded) break;
-        const next = following ?? this.#next(call, pieces);
-        following = undefined;
-        piece = isThenable(next) ? await next : next;
-      }
-      if (call.isEnded || piece !== null) this.#close(call, pieces);
+      const isComplete = await stream.send();
       if (call.isEnded) return;
-      if (piece === null) this.#last(call, FRAME.ANSWER_END);
+      if (isComplete) this.#last(call, FRAME.ANSWER_END);
       else this.#abort(call, new BadRequest('the caller is gone'));
     } catch (error) {
-      this.#close(call, pieces);
+      stream.close();
       this.#fail(call, error);
-    }
-  }
-
-  /** The next piece that isn't empty, or a promise of it; null at the end. An empty one would say nothing and cost a frame. */
-  #next(call, pieces) {
-    for (;;) {
-      const result = this.#context.run(call, nextOf, pieces);
-      if (isThenable(result)) return this.#nextLater(call, pieces, result);
-      if (result.done) return null;
-      const piece = toPiece(result.value);
-      if (piece.length > 0) return piece;
-    }
-  }
-
-  async #nextLater(call, pieces, promise) {
-    const result = await promise;
-    if (result.done) return null;
-    const piece = toPiece(result.value);
-    return piece.length > 0 ? piece : await this.#next(call, pieces);
-  }
-
-  async #sendPiece(call, piece) {
-    const bytes = typeof piece === 'string' ? bytesFrom(piece) : piece;
-    for (let at = 0; at < bytes.length; at += CHUNK_MAX_BYTES) {
-      const chunk = bytes.subarray(at, at + CHUNK_MAX_BYTES);
-      if (this.#isConcurrent) {
-        while (call.unreturnedBytes + chunk.length > ANSWER_WINDOW_BYTES && !call.isEnded) await call.credited();
-        call.unreturnedBytes += chunk.length;
-      }
-      if (call.isEnded) return;
-      this.#channel.sendBytes(FRAME.ANSWER_CHUNK, call.number, chunk);
-      if (this.#channel.isBehind) await this.#channel.drained();
-    }
-  }
-
-  /** Lets the generator run its `finally`. Nobody waits for it. */
-  #close(call, pieces) {
-    try {
-      const closed = this.#context.run(call, closeOf, pieces);
-      if (isThenable(closed)) closed.then(undefined, () => {});
-    } catch {
-      // It is over either way, and the first cause is told.
     }
   }
 
@@ -335,27 +277,4 @@ export class Runner {
     this.#runningCount++;
     this.#fail(call, new BadRequest('the caller is gone'));
   }
-}
-
-function nextOf(pieces) {
-  return pieces.next();
-}
-
-function closeOf(pieces) {
-  return pieces.return?.();
-}
-
-function isThenable(value) {
-  return (typeof value === 'object' || typeof value === 'function') && value !== null && typeof value.then === 'function';
-}
-
-/** Whether there is no further piece, as far as can be said without waiting for anything but promises. */
-function isNullAtOnce(promise) {
-  return new Promise((resolve) => {
-    promise.then(
-      (piece) => resolve(piece === null),
-      () => resolve(false),
-    );
-    setImmediate(() => resolve(false));
-  });
 }
