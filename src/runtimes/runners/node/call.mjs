@@ -1,5 +1,5 @@
 /** One call: its request, its body, its answer's credit, its end. */
-import { , AbortController, clearTimeout, min, own, Promise, setTimeout, wallClock } from './originals.mjs';
+import { AbortController, clearTimeout, min, own, Promise, setTimeout, wallClock } from './originals.mjs';
 import { Request } from './request.mjs';
 
 /** So much before its deadline, in milliseconds, a call's signal is aborted: 10 % of the time it had, at most this. */

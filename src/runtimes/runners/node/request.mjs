@@ -1,8 +1,7 @@
 /** The request object. Everything is made when it is first asked for. */
 import { Readable } from 'node:stream';
-import { , Error, max, own, parse, textOf, TypeError, wallClock } from './originals.mjs';
+import { Error, max, parse, textOf, TypeError, wallClock } from './originals.mjs';
 import { Respond } from './respond.mjs';
-
 
 /** The handler asked for what the request hasn't (JSON, a complete body). Not caught, it is answered 400, as the function's own answer. */
 export class BadRequest extends Error {
