@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { join } from 'node:path';
+import { isDeepStrictEqual } from 'node:util';
 import { START_ONLY_KEYS, type ApiKey, type SystemConfig } from './config/spec.ts';
 import type { ConfigFlags } from './config/resolve.ts';
 import { FaasError } from './errors.ts';
@@ -41,6 +42,7 @@ import { openWorkspace } from './repo/workspace.ts';
 import { Dependencies } from './runtimes/dependencies/dependencies.ts';
 import type { DependencyWish } from './runtimes/dependencies/install-plan.ts';
 import type { Isolation } from './runtimes/process/isolation.ts';
+import type { NetworkDefault } from './runtimes/process/network/choose-network.ts';
 import { createProcessRuntime } from './runtimes/process/process-runtime.ts';
 import { labelOptions, readLabelHost } from './runtimes/process/security-labels.ts';
 import { checkSources } from './runtimes/process/source-check.ts';
@@ -59,6 +61,7 @@ export interface DaemonOptions {
 export interface Daemon extends AsyncDisposable {
   readonly url: string;
   readonly isolation: Isolation;
+  readonly network: NetworkDefault;
   readonly demoKeys: boolean;
   readonly workspaceRoot: string;
   /** Resolves when the first pass over the workspace has ended, well or not. */
@@ -115,6 +118,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       isLoopback,
       storeDirectory: join(stateDirectory, 'content'),
       uidFile: join(stateDirectory, 'next-uid'),
+      networkRange: system.networkRange === '' ? undefined : system.networkRange,
+      networkResolvers: system.networkResolvers,
       stateId: createHash('sha256').update(stateDirectory).digest('hex').slice(0, 16),
       clock,
       logger,
@@ -122,7 +127,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       onLog: (line) => logger.logFunctionLine(line),
     }),
   );
-  const { isolation } = runtime;
+  const { isolation, network } = runtime;
+  if (network.auto === 'host' || network.missing.length > 0)
+    logger.warn(
+      { network: network.auto, reason: network.reason, missing: network.missing },
+      'functions without `network` have less than egress',
+    );
 
   const deployments = new Deployments(clock);
   const capacity = new Capacity(system.maxConcurrentFunctions);
@@ -198,7 +208,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       return { tree, dirtyPaths: await dirtyPaths(workspace, tipTree, tree, snapshotOptions) };
     },
     restartNeededFor: (revision) => [
-      ...Object.entries(START_ONLY_KEYS).flatMap(([key, field]) => (revision.system[field] === system[field] ? [] : [key])),
+      ...Object.entries(START_ONLY_KEYS).flatMap(([key, field]) =>
+        isDeepStrictEqual(revision.system[field], system[field]) ? [] : [key],
+      ),
       ...(revision.git.branchRef === start.config.git.branchRef ? [] : ['git.branch']),
     ],
     onActivate(revision: Revision) {
@@ -251,7 +263,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       get serving() {
         return reconciler.revision !== undefined;
       },
-      health: () => ({ isolation: viewIsolation(isolation), sync: viewSync(status()) }),
+      health: () => ({ isolation: viewIsolation(isolation), network: viewNetwork(network), sync: viewSync(status()) }),
       status: () => viewStatus(status(), dependencies.current),
       sync: async () => viewStatus(await reconciler.settle(), dependencies.current),
     },
@@ -302,6 +314,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
   return {
     url,
     isolation,
+    network,
     demoKeys: isDemo(),
     workspaceRoot: workspace.root,
     settled,
@@ -347,6 +360,10 @@ function startRequest(
 
 function viewIsolation({ level, reason, missing, cgroups }: Isolation): Readonly<Record<string, unknown>> {
   return { level, reason, missing, cgroups };
+}
+
+function viewNetwork({ auto, reason, missing }: NetworkDefault): Readonly<Record<string, unknown>> {
+  return { default: auto, reason, missing };
 }
 
 function isLoopbackHost(host: string): boolean {

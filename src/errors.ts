@@ -258,7 +258,7 @@ export const errorTable = {
     status: 500,
     retry: 'never',
     title: 'This host cannot give the isolation that is asked for',
-    fix: 'See `gitfaas --check-system`; supply what is missing or ask for a lower `process_isolation_level`.',
+    fix: 'See `gitfaas --check-system`; supply what is missing, or ask for a lower `process_isolation_level` or another `network`.',
   },
 } as const satisfies Record<string, ErrorDefinition>;
 

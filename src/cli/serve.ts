@@ -49,6 +49,8 @@ function banner(daemon: Daemon, env: CommandIo['env']): string {
     `gitfaas serves ${daemon.workspaceRoot} (${status.servedRef ?? 'no branch'}) at ${daemon.url}`,
     `  isolation   ${daemon.isolation.level}: ${daemon.isolation.reason}`,
     ...daemon.isolation.missing.map((lack) => `  missing     ${lack}`),
+    `  network     ${daemon.network.auto}: ${daemon.network.reason}`,
+    ...daemon.network.missing.map((lack) => `  missing     ${lack}`),
     `  functions   ${functions.length === 0 ? 'none yet' : shown}`,
     `  sync        ${status.state}: ${status.message}`,
     ...status.problems.slice(0, 20).map((problem) => `              ${formatProblem(problem)}`),

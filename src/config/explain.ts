@@ -1,4 +1,5 @@
 import type { ErrorObject } from 'ajv/dist/2020.js';
+import { parseNetworkAllow, parseNetworkRange, parseResolver } from './network-allow.ts';
 import type { Fault } from './parse.ts';
 import { didYouMean } from './suggest.ts';
 import { parseBytes, parseCpuMillis, parseDurationMs, type Parsed } from './units.ts';
@@ -9,6 +10,9 @@ export const FORMATS: Readonly<Record<string, (raw: unknown) => Parsed<unknown>>
   'faas-bytes': parseBytes,
   'faas-cpu': parseCpuMillis,
   'faas-branch': parseBranch,
+  'faas-network-allow': parseNetworkAllow,
+  'faas-network-range': parseNetworkRange,
+  'faas-resolver': parseResolver,
 };
 
 const TYPE_NAMES: Readonly<Record<string, string>> = {

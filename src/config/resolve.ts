@@ -5,6 +5,7 @@ import { environmentProblem, readEnvironment, type Environment } from './environ
 import type { ApiKeyEntry, FaasConfig } from './generated/faas-config.ts';
 import type { FunctionConfig } from './generated/function-config.ts';
 import { splitHandler } from './handler-name.ts';
+import { resolveNetworkAllow } from './network-allow.ts';
 import type { Fault, Path } from './parse.ts';
 import { duplicateMistake, parseRequirement, type Requirement } from './requirement.ts';
 import { FLOORS, NODE_THREADS, runtimeKind, runtimeProblem } from './runtimes.ts';
@@ -63,6 +64,8 @@ export function resolveSystem(raw: FaasConfig, inputs: ConfigInputs): ResolvedSy
     processIsolationLevel: file.process_isolation_level ?? SYSTEM_DEFAULTS.processIsolationLevel,
     apparmorProfile: file.apparmor_profile ?? SYSTEM_DEFAULTS.apparmorProfile,
     selinuxLabel: file.selinux_label ?? SYSTEM_DEFAULTS.selinuxLabel,
+    networkRange: file.network_range ?? SYSTEM_DEFAULTS.networkRange,
+    networkResolvers: Object.freeze([...(file.network_resolvers ?? SYSTEM_DEFAULTS.networkResolvers)]),
     loggingLevel: flags.loggingLevel ?? settings.loggingLevel ?? file.logging_level ?? SYSTEM_DEFAULTS.loggingLevel,
     maxBodyBytes: take.bytes('max_body_size', SYSTEM_DEFAULTS.maxBodyBytes),
   };
@@ -105,12 +108,13 @@ export function resolveFunction(
       'dependencies',
       'these are packages for Python; a Node function has a package.json and a package-lock.json beside its handler',
     );
-  if (entry.network === 'egress') {
-    refuse('network', 'egress comes with prepared networks, which are not built into this version; use host or none');
+  const network = entry.network ?? FUNCTION_DEFAULTS.network;
+  const networkAllow = resolveNetworkAllow(entry);
+  if (networkAllow.length > 0 && (network === 'host' || network === 'none')) {
+    const why = network === 'host' ? 'everything is reached already' : 'nothing is reached';
+    refuse('network_allow', `network_allow counts with egress only: with network ${network} ${why}`);
   }
-  const network = entry.network === 'none' ? 'none' : FUNCTION_DEFAULTS.network;
   const notBuilt = 'is not built into this version';
-  if ((entry.network_allow ?? []).length > 0) refuse('network_allow', `network_allow comes with egress, which ${notBuilt}`);
   if (entry.allow_build === true) refuse('allow_build', `building packages comes with egress, which ${notBuilt}`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
   if (concurrency > 1) {
@@ -155,7 +159,7 @@ export function resolveFunction(
     tmpBytes: take.bytes('tmp_size', FUNCTION_DEFAULTS.tmpBytes),
     environment: Object.freeze({ ...entry.environment }),
     network,
-    networkAllow: Object.freeze([...(entry.network_allow ?? [])]),
+    networkAllow,
     dependencies: Object.freeze([...(entry.dependencies ?? [])]),
     allowBuild: entry.allow_build ?? FUNCTION_DEFAULTS.allowBuild,
     signature: entry.signature ?? FUNCTION_DEFAULTS.signature,

@@ -20,9 +20,9 @@ export interface FunctionSpec {
   readonly pids: number;
   readonly tmpBytes: number;
   readonly environment: Readonly<Record<string, string>>;
-  /** `host` when the key is not set, in this version. */
-  readonly network: 'host' | 'none';
-  /** Addresses and ranges in CIDR form that `egress` reaches although they are not public. */
+  /** `auto` when the key is not set: `egress` where the host can give it, else `host`. */
+  readonly network: Network | 'auto';
+  /** Ranges in CIDR form (`10.0.0.0/8`, `10.1.2.3/32:5432` with a port) that `egress` reaches although they are not public. */
   readonly networkAllow: readonly string[];
   /** Requirements to install, as the file has them; empty when a lock file of the function says it all. */
   readonly dependencies: readonly string[];
@@ -80,6 +80,9 @@ export const POLICY_FIELDS = [
 
 export type PoolPolicy = Pick<FunctionSpec, (typeof POLICY_FIELDS)[number]>;
 
+export const NETWORKS = ['egress', 'none', 'host'] as const;
+export type Network = (typeof NETWORKS)[number];
+
 export type IsolationLevel = 'strict' | 'standard' | 'none';
 export const LOGGING_LEVELS = ['DEBUG', 'INFO', 'WARNING', 'ERROR', 'CRITICAL'] as const;
 export type LoggingLevel = (typeof LOGGING_LEVELS)[number];
@@ -115,6 +118,10 @@ export interface SystemConfig {
   /** Labels of the kernel's security modules for every instance; empty: none. */
   readonly apparmorProfile: string;
   readonly selinuxLabel: string;
+  /** Where the addresses of instances with `egress` come from: `10.77.0.0/16`; empty: chosen. */
+  readonly networkRange: string;
+  /** IPv4 addresses whom these instances ask for names; empty: whom the host asks. */
+  readonly networkResolvers: readonly string[];
   readonly loggingLevel: LoggingLevel;
   readonly maxBodyBytes: number;
 }
@@ -127,6 +134,8 @@ export const START_ONLY_KEYS = {
   process_isolation_level: 'processIsolationLevel',
   apparmor_profile: 'apparmorProfile',
   selinux_label: 'selinuxLabel',
+  network_range: 'networkRange',
+  network_resolvers: 'networkResolvers',
   container_runtime: 'containerRuntime',
   disable_container: 'containersDisabled',
 } as const satisfies Record<string, keyof SystemConfig>;

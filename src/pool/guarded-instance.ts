@@ -102,6 +102,11 @@ export class GuardedInstance {
     return this.#instance?.mode;
   }
 
+  /** Undefined while starting. */
+  get network(): Instance['network'] | undefined {
+    return this.#instance?.network;
+  }
+
   get pid(): number | undefined {
     return this.#instance?.pid;
   }

@@ -10,6 +10,8 @@ export interface InstanceView {
   readonly functionName: string;
   readonly version: string;
   readonly mode: Instance['mode'];
+  /** The one in force; undefined while it starts. */
+  readonly network: Instance['network'] | undefined;
   readonly state: InstanceViewState;
   readonly pid: number | undefined;
   readonly startedAtMs: number;
@@ -32,6 +34,7 @@ export function viewInstance(instance: GuardedInstance, pool: ViewedPool): Insta
     functionName: pool.functionName,
     version: pool.version,
     mode: instance.mode ?? pool.mode,
+    network: instance.network,
     state: viewState(instance),
     pid: instance.pid,
     startedAtMs: instance.startedAtMs,

@@ -1,4 +1,5 @@
 import type { Readable } from 'node:stream';
+import type { Network } from '../config/spec.ts';
 import { FaasError, type ErrorFacts } from '../errors.ts';
 
 /** The part of an AbortSignal that a call needs. A real one costs more than everything else a warm call does in the pool. */
@@ -107,6 +108,8 @@ export interface Instance {
   /** In the host's PID namespace, when there is one. */
   readonly pid: number | undefined;
   readonly mode: 'process' | 'container';
+  /** The one in force. */
+  readonly network: Network;
   readonly phases: StartPhases;
   /**
    * Sends one invocation and resolves with the answer's head (and body, unless it streams). Rejects with HandlerFault (the
@@ -139,7 +142,8 @@ export interface StartRequest {
   readonly pids: number;
   readonly tmpBytes: number;
   readonly environment: Readonly<Record<string, string>>;
-  readonly network: 'host' | 'none';
+  /** `auto`: what the runtime gives functions that ask for nothing by name. */
+  readonly network: Network | 'auto';
   readonly networkAllow: readonly string[];
   /** Absolute path of the read-only directory with what was installed for the function; undefined: nothing was. */
   readonly dependenciesDirectory: string | undefined;

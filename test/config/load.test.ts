@@ -61,6 +61,8 @@ test('the configuration of the product description loads, and every key arrives 
     processIsolationLevel: 'strict',
     apparmorProfile: '',
     selinuxLabel: '',
+    networkRange: '',
+    networkResolvers: [],
     loggingLevel: 'INFO',
     maxBodyBytes: 10 * 1024 ** 2,
   });
@@ -77,7 +79,7 @@ test('the configuration of the product description loads, and every key arrives 
     pids: 64,
     tmpBytes: 64 * 1024 ** 2,
     environment: { API_KEY: 'your-api-key', DEBUG: 'false' },
-    network: 'host',
+    network: 'auto',
     networkAllow: [],
     dependencies: [],
     allowBuild: false,
@@ -115,7 +117,7 @@ functions:
   c:
     cpu_limit: 1m
     max_instances: 0
-    network: egress
+    network: lan
     concurrency: 2
     handler: main.py
     dependencies: [requests, ok==1, six=1.16]
@@ -147,7 +149,7 @@ git:
     '16:6: b: 5 must be a map',
     '18:16: cpu_limit must be from 10m to 1024, not 1m',
     '19:20: max_instances: must be at least 1; 0 does not mean unlimited',
-    '20:14: network: egress comes with prepared networks, which are not built into this version; use host or none',
+    '20:14: network: "lan" is not one of egress, none, host, auto',
     '21:18: concurrency: more than one call at a time in an instance is not built into this version; raise max_instances instead',
     '22:14: handler: "main.py" names a file; did you mean main.handle?',
     '23:37: dependencies: "six=1.16": "=" is no comparison; did you mean six==1.16?',

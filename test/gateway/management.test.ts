@@ -178,6 +178,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
     functionName: 'echo',
     version: 'v-echo',
     mode: 'process',
+    network: 'egress',
     state: 'idle',
     pid: 4711,
     startedAtMs: 0,
@@ -190,7 +191,10 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
       throttling: { periods: 10, throttledPeriods: 4, throttledMs: 120 },
     }),
   };
-  fixture.table.views = [view, { ...view, id: 'i-8', state: 'starting', pid: undefined, usage: async () => undefined }];
+  fixture.table.views = [
+    view,
+    { ...view, id: 'i-8', state: 'starting', network: undefined, pid: undefined, usage: async () => undefined },
+  ];
   t.deepEqual((await call(`${fixture.url}/instances`)).json(), {
     instances: [
       {
@@ -198,6 +202,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         function: 'echo',
         version: 'v-echo',
         mode: 'process',
+        network: 'egress',
         state: 'idle',
         pid: 4711,
         memory_bytes: 1000,
@@ -212,6 +217,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         function: 'echo',
         version: 'v-echo',
         mode: 'process',
+        network: null,
         state: 'starting',
         pid: null,
         memory_bytes: null,

@@ -34,6 +34,7 @@ export class MemoryInstance implements Instance {
   readonly id: string;
   readonly pid: number | undefined = undefined;
   readonly mode = 'process';
+  readonly network = 'none';
   readonly phases = { spawnMs: 1, isolateMs: 2, importMs: 2 };
   readonly exited: Promise<InstanceExit>;
   readonly #runtime: MemoryRuntime;

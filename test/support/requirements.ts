@@ -1,8 +1,11 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import test, { type ExecutionContext } from 'ava';
 
 const REQUIREMENTS = {
   root: () => process.getuid?.() === 0,
+  /** The program that loads the packet filter of `network: egress`. */
+  nftables: () => existsSync('/usr/sbin/nft'),
   /** Mount and user namespaces can be made here. */
   isolation: () => spawnSync('unshare', ['--user', '--map-root-user', '--mount', 'true']).status === 0,
   /** An ordinary user can run what lies here. */

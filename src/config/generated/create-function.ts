@@ -2,7 +2,7 @@
 
 export type Content = string | BinaryContent;
 /**
- * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ * Forcing. IPv4 addresses or ranges, with a port or for all ports (`10.1.2.3`, `10.1.0.0/16`, `10.1.2.3:5432`), that `egress` reaches although they are private. Never names; never the host itself.
  *
  * @maxItems 64
  */
@@ -75,9 +75,9 @@ export interface FunctionConfig {
   dependencies?: string[];
   environment?: Environment;
   /**
-   * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
+   * Forcing. `egress`: the outside, but not the host, private ranges or metadata addresses. `none`: no network at all. `host`: the host's network. `auto`: `egress` where this host can give it, else `host`, printed at the start.
    */
-  network?: 'host' | 'none' | 'egress';
+  network?: 'egress' | 'none' | 'host' | 'auto';
   network_allow?: NetworkAllow;
   /**
    * Forcing. Whether packages may run code of their own while they are installed; else only wheels are. Comes with `egress`: only `false` is accepted in this version.

@@ -58,6 +58,16 @@ export type System = {
    */
   selinux_label?: string;
   /**
+   * Start only. Private IPv4 range, at least a /24 and unused by this host, that instances with `network: egress` have their addresses from. Empty: the free parts of 198.18.0.0/15.
+   */
+  network_range?: string;
+  /**
+   * Start only. IPv4 addresses that instances with `network: egress` ask for names, at port 53. Empty: those that the host asks, as far as they are not on loopback.
+   *
+   * @maxItems 3
+   */
+  network_resolvers?: [] | [string] | [string, string] | [string, string, string];
+  /**
    * Least severe level that is logged. Flag: --debug. Environment: FAAS_LOG_LEVEL.
    */
   logging_level?: 'DEBUG' | 'INFO' | 'WARNING' | 'ERROR' | 'CRITICAL';
@@ -101,7 +111,7 @@ export type Functions = {
   [k: string]: FunctionConfig | null;
 } | null;
 /**
- * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ * Forcing. IPv4 addresses or ranges, with a port or for all ports (`10.1.2.3`, `10.1.0.0/16`, `10.1.2.3:5432`), that `egress` reaches although they are private. Never names; never the host itself.
  *
  * @maxItems 64
  */
@@ -183,9 +193,9 @@ export interface FunctionConfig {
   dependencies?: string[];
   environment?: Environment;
   /**
-   * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
+   * Forcing. `egress`: the outside, but not the host, private ranges or metadata addresses. `none`: no network at all. `host`: the host's network. `auto`: `egress` where this host can give it, else `host`, printed at the start.
    */
-  network?: 'host' | 'none' | 'egress';
+  network?: 'egress' | 'none' | 'host' | 'auto';
   network_allow?: NetworkAllow;
   /**
    * Forcing. Whether packages may run code of their own while they are installed; else only wheels are. Comes with `egress`: only `false` is accepted in this version.

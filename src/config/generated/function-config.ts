@@ -39,11 +39,11 @@ export type TmpSize = string;
  */
 export type Dependencies = string[];
 /**
- * Forcing. `host`: the host's network. `none`: no network at all. `egress` (outside only) comes with prepared networks, which are not built into this version, and is refused.
+ * Forcing. `egress`: the outside, but not the host, private ranges or metadata addresses. `none`: no network at all. `host`: the host's network. `auto`: `egress` where this host can give it, else `host`, printed at the start.
  */
-export type Network = 'host' | 'none' | 'egress';
+export type Network = 'egress' | 'none' | 'host' | 'auto';
 /**
- * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ * Forcing. IPv4 addresses or ranges, with a port or for all ports (`10.1.2.3`, `10.1.0.0/16`, `10.1.2.3:5432`), that `egress` reaches although they are private. Never names; never the host itself.
  *
  * @maxItems 64
  */

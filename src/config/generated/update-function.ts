@@ -7,7 +7,7 @@
  */
 export type Dependencies = string[];
 /**
- * Forcing. Addresses or ranges, such as `10.1.2.3` or `10.1.0.0/16`, that `egress` reaches although they are private. Comes with `egress`: only an empty list is accepted in this version.
+ * Forcing. IPv4 addresses or ranges, with a port or for all ports (`10.1.2.3`, `10.1.0.0/16`, `10.1.2.3:5432`), that `egress` reaches although they are private. Never names; never the host itself.
  *
  * @maxItems 64
  */
@@ -43,7 +43,7 @@ export interface UpdateFunctionBody {
     environment?: {
       [k: string]: string | null;
     } | null;
-    network?: ('host' | 'none' | 'egress') | null;
+    network?: ('egress' | 'none' | 'host' | 'auto') | null;
     network_allow?: NetworkAllow | null;
     allow_build?: boolean | null;
     signature?: ('http' | 'cloudevent') | null;

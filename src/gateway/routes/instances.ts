@@ -36,6 +36,7 @@ async function describeInstance(instance: InstanceView): Promise<JsonObject> {
     function: instance.functionName,
     version: instance.version,
     mode: instance.mode,
+    network: instance.network ?? null,
     state: instance.state,
     pid: instance.pid ?? null,
     memory_bytes: usage?.memoryBytes ?? null,

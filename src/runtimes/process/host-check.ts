@@ -10,6 +10,7 @@ import type { Logger } from '../../observability/logger.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { findInterpreter } from './interpreters.ts';
 import { listNodes } from './node-executables.ts';
+import type { NetworkDefault } from './network/choose-network.ts';
 import { createProcessRuntime } from './process-runtime.ts';
 
 /** One thing that this host has or lacks. */
@@ -68,7 +69,7 @@ export async function checkHost(clock: Clock): Promise<readonly HostCheck[]> {
   const python = await probePython();
   const checks: HostCheck[] = [checkNode(), checkNodeRuntimes(), await checkGit(), checkPython(python)];
   if (!(python instanceof Error)) checks.push(checkSeccomp(python), checkUserNamespaces(python));
-  checks.push(await checkCgroups(), checkRoot(), ...checkInotify(), await checkIsolation(clock), await checkDocker());
+  checks.push(await checkCgroups(), checkRoot(), ...checkInotify(), ...(await checkRuntime(clock)), await checkDocker());
   return checks;
 }
 
@@ -210,7 +211,7 @@ function checkInotify(): HostCheck[] {
   });
 }
 
-async function checkIsolation(clock: Clock): Promise<HostCheck> {
+async function checkRuntime(clock: Clock): Promise<HostCheck[]> {
   const storeDirectory = mkdtempSync(join(tmpdir(), 'gitfaas-check-'));
   chmodSync(storeDirectory, 0o755);
   const common = { name: 'isolation by default', required: true } as const;
@@ -228,21 +229,26 @@ async function checkIsolation(clock: Clock): Promise<HostCheck> {
       preparedAhead: 0,
     });
     const { level, missing } = runtime.isolation;
-    if (level === 'strict') return { ...common, ok: true, found: level };
-    return {
-      ...common,
-      required: false,
-      ok: false,
-      found: level,
-      costs: missing.join('; '),
-      fix: 'see the lines above',
-    };
+    const network = checkNetwork(runtime.network);
+    if (level === 'strict') return [{ ...common, ok: true, found: level }, network];
+    const lack = { costs: missing.join('; '), fix: 'see the lines above' };
+    return [{ ...common, required: false, ok: false, found: level, ...lack }, network];
   } catch (error) {
     const found = error instanceof FaasError ? error.detail : String(error);
-    return { ...common, ok: false, found, costs: 'no function runs', fix: 'see the lines above' };
+    return [{ ...common, ok: false, found, costs: 'no function runs', fix: 'see the lines above' }];
   } finally {
     rmSync(storeDirectory, { recursive: true, force: true });
   }
+}
+
+function checkNetwork({ auto, reason, missing }: NetworkDefault): HostCheck {
+  const common = { name: 'network by default', required: false, found: auto } as const;
+  if (auto === 'egress' && missing.length === 0) return { ...common, ok: true };
+  const costs =
+    auto === 'egress'
+      ? missing.join('; ')
+      : "functions that set no `network` are on the host's: they reach loopback and private services";
+  return { ...common, ok: false, costs, fix: auto === 'egress' ? 'set system.network_resolvers' : reason };
 }
 
 async function checkDocker(): Promise<HostCheck> {

@@ -99,6 +99,8 @@ function explain(wanted: IsolationLevel | 'auto', level: IsolationLevel): string
  * - side channels: time, caches, speculation as far as the host itself does not mitigate it
  * - reading what every user of the host may read below /usr, the host's certificates, its resolver and its time zone
  * - network `host`: all that listens on loopback, on private networks and at metadata addresses, the daemon included
+ * - network `egress`: everything at public addresses, at any port: other machines of yours that have such, and all the bandwidth
+ * - network `egress`: asking the host's resolvers for any name, private ones included, and telling something to the outside by the names asked for
  * - network `host`: abstract Unix sockets of the host, its list of sockets and addresses, and taking free ports
  * - learning the kernel's version, the interpreter's command line and the host path of the function's own code
  * - covert channels between functions: locks (flock) and page cache of the files that they share read-only

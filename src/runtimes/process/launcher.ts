@@ -3,11 +3,12 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
-import type { IsolationLevel } from '../../config/spec.ts';
+import type { IsolationLevel, Network } from '../../config/spec.ts';
 import { FaasError, printable } from '../../errors.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { decodeJson, encodeJson, FRAME, FrameDecoder, MAX_JSON_BYTES } from '../protocol.ts';
 import type { ChannelServer } from './channel-server.ts';
+import type { NetworkLease } from './network/egress.ts';
 import type { RunnerProgram } from './node-program.ts';
 import type { LabelOption } from './security-labels.ts';
 
@@ -41,7 +42,9 @@ export interface LauncherHello {
 export interface StartOrder {
   readonly id: string;
   readonly token: string;
-  readonly network: 'host' | 'none';
+  readonly network: Network;
+  /** With `egress`. */
+  readonly lease: NetworkLease | undefined;
   readonly uid: number;
   readonly cgroupProcs: readonly string[];
   /** Undefined: the instance goes on as the Python runner. */
@@ -157,8 +160,19 @@ export class Launcher {
       return;
     }
     this.#watchers.set(order.id, watcher);
-    const { id, token, network, uid, cgroupProcs, program } = order;
-    this.#send({ op: 'prepare', id, token, network, uid, cgroup_procs: cgroupProcs, program: program ?? null });
+    const { id, token, network, uid, cgroupProcs, program, lease } = order;
+    const namespace = lease === undefined ? null : { path: lease.path, inode: lease.inode };
+    this.#send({
+      op: 'prepare',
+      id,
+      token,
+      network,
+      uid,
+      cgroup_procs: cgroupProcs,
+      program: program ?? null,
+      namespace,
+      resolver: lease?.resolver ?? '',
+    });
   }
 
   /** SIGKILL to the whole tree of an instance; its watcher hears `exited`. Harmless when it is gone. */

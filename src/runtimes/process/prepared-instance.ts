@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { Socket } from 'node:net';
+import type { Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
@@ -10,6 +11,7 @@ import { Channel } from './channel.ts';
 import type { ChannelServer } from './channel-server.ts';
 import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
 import { readLines, type LineTaker } from './log-lines.ts';
+import type { EgressNetworks, NetworkLease } from './network/egress.ts';
 import { startTicksOf } from './process-identity.ts';
 import type { RunnerProgram } from './node-program.ts';
 import type { InstanceUids } from './instance-uids.ts';
@@ -26,13 +28,15 @@ export interface PreparationParts {
   readonly channels: ChannelServer;
   readonly cgroups: CgroupDriver;
   readonly uids: InstanceUids;
+  /** Undefined: `egress` cannot be had. */
+  readonly networks: EgressNetworks | undefined;
   readonly clock: Clock;
   readonly logger: Logger;
 }
 
 /** What an instance cannot change any more once it is prepared. */
 export interface PreparedUse {
-  readonly network: 'host' | 'none';
+  readonly network: Network;
   /** The runner, where it is not the launcher's own interpreter. */
   readonly program: RunnerProgram | undefined;
 }
@@ -52,12 +56,12 @@ export interface PreparedExit extends TreeExit {
  *
  *   ordered -> prepared (PREPARED was heard, knows no function) -> gone
  *
- * Whatever happens, it ends in `gone` exactly once: no process, uid slot, group or connection is left then, except that
+ * Whatever happens, it ends in `gone` exactly once: no process, uid, network, group or connection is left then, except that
  * the group may take a moment longer to be removed.
  */
 export class PreparedInstance {
   readonly id: string;
-  readonly network: 'host' | 'none';
+  readonly network: Network;
   readonly group: Cgroup;
   /** Resolves when no process is left and what it said before has been heard. Never rejects. */
   readonly exited: Promise<PreparedExit>;
@@ -70,6 +74,7 @@ export class PreparedInstance {
   readonly #parts: PreparationParts;
   readonly #launcher: Launcher;
   readonly #uid: number;
+  readonly #lease: NetworkLease | undefined;
   readonly #prepared = Promise.withResolvers<void>();
   readonly #gone = Promise.withResolvers<PreparedExit>();
   readonly #removed = Promise.withResolvers<void>();
@@ -91,7 +96,8 @@ export class PreparedInstance {
     signal?: AbortSignal,
   ): Promise<PreparedInstance> {
     signal?.throwIfAborted();
-    const instance = new PreparedInstance(parts, launcher, use);
+    const lease = use.network === 'egress' ? await takeLease(parts) : undefined;
+    const instance = PreparedInstance.#order(parts, launcher, use, lease);
     const onAbort = (): void => instance.#prepared.reject(signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
     try {
@@ -105,9 +111,30 @@ export class PreparedInstance {
     }
   }
 
-  private constructor(parts: PreparationParts, launcher: Launcher, { network, program }: PreparedUse) {
+  /** Orders one. A failure ends the lease; afterwards the instance's end does. */
+  static #order(
+    parts: PreparationParts,
+    launcher: Launcher,
+    use: PreparedUse,
+    lease: NetworkLease | undefined,
+  ): PreparedInstance {
+    try {
+      return new PreparedInstance(parts, launcher, use, lease);
+    } catch (error) {
+      lease?.release();
+      throw error;
+    }
+  }
+
+  private constructor(
+    parts: PreparationParts,
+    launcher: Launcher,
+    { network, program }: PreparedUse,
+    lease: NetworkLease | undefined,
+  ) {
     this.id = nextInstanceId();
     this.network = network;
+    this.#lease = lease;
     this.exited = this.#gone.promise;
     this.removed = this.#removed.promise;
     this.#parts = parts;
@@ -127,7 +154,7 @@ export class PreparedInstance {
       log: (socket, rest) => this.#takeLogs(socket, rest),
     });
     launcher.prepare(
-      { id: this.id, token, network, uid: this.#uid, cgroupProcs: this.group.procsPaths, program },
+      { id: this.id, token, network, lease, uid: this.#uid, cgroupProcs: this.group.procsPaths, program },
       {
         forked: (pid) => {
           this.#pid = pid;
@@ -156,6 +183,14 @@ export class PreparedInstance {
 
   get isDead(): boolean {
     return this.#isDead || this.#isKilled;
+  }
+
+  /**
+   * Lets it reach what its function's `network_allow` names; in force once this resolves. To be called before any byte of the
+   * function runs. Does nothing where there is no filter. Rejects with FaasError `isolation_unavailable`.
+   */
+  async allow(allowed: readonly string[]): Promise<void> {
+    if (allowed.length > 0) await this.#lease?.allow(allowed);
   }
 
   /** Where its raw output goes from now on. */
@@ -246,6 +281,7 @@ export class PreparedInstance {
       logs.once('close', cancel);
     }
     this.#parts.uids.free(this.#uid);
+    this.#lease?.release();
     const how = exit.signal === null ? `exit status ${exit.code}` : `signal ${exit.signal}`;
     this.#prepared.reject(
       this.isLost
@@ -277,6 +313,11 @@ export class PreparedInstance {
       });
     });
   }
+}
+
+async function takeLease({ networks }: PreparationParts): Promise<NetworkLease> {
+  if (networks === undefined) throw new FaasError('isolation_unavailable', { detail: 'This host cannot give network egress.' });
+  return await networks.take();
 }
 
 function tryKill(pid: number): void {

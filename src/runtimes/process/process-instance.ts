@@ -1,3 +1,4 @@
+import type { Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine } from '../../observability/logger.ts';
@@ -64,6 +65,7 @@ interface PendingCall {
  */
 export class ProcessInstance implements Instance {
   readonly mode = 'process';
+  readonly network: Network;
   readonly id: string;
   readonly exited: Promise<InstanceExit>;
   phases: StartPhases = { spawnMs: 0, isolateMs: 0, importMs: 0 };
@@ -110,6 +112,7 @@ export class ProcessInstance implements Instance {
 
   private constructor(prepared: PreparedInstance, request: StartRequest, parts: SpecialisationParts) {
     this.id = prepared.id;
+    this.network = prepared.network;
     this.#prepared = prepared;
     this.#channel = prepared.channel;
     this.#bodies = new CallBodies(prepared.channel);

@@ -1,6 +1,6 @@
 import { chmodSync, mkdtempSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import type { IsolationLevel } from '../../config/spec.ts';
+import type { IsolationLevel, Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine, Logger } from '../../observability/logger.ts';
@@ -10,6 +10,9 @@ import { ChannelServer } from './channel-server.ts';
 import { findInterpreter, isNodeRuntime } from './interpreters.ts';
 import { chooseIsolation, type Isolation } from './isolation.ts';
 import { nodeProgram } from './node-program.ts';
+import { chooseNetwork, networkInForce, type NetworkDefault } from './network/choose-network.ts';
+import { openEgress } from './network/open-egress.ts';
+import { probeEgress } from './network/probe.ts';
 import { PreparedStock } from './prepared.ts';
 import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
@@ -39,6 +42,9 @@ export interface ProcessRuntimeOptions {
   readonly logger: Logger;
   /** Names the daemon's state: letters and digits, the same for every daemon of this state, at most 32 of them. */
   readonly stateId: string;
+  /** Where the addresses of instances with `egress` come from (undefined: chosen), and whom they ask for names (empty: as the host). */
+  readonly networkRange?: string | undefined;
+  readonly networkResolvers?: readonly string[];
   /** Absolute path of the file that remembers which host uids were given out; made when it is missing. */
   readonly uidFile: string;
   /** Passed on to the runners. */
@@ -50,7 +56,7 @@ export interface ProcessRuntimeOptions {
 /** What instances are prepared by: everything else is given to them later. */
 export interface RuntimeUse {
   readonly runtime: string;
-  readonly network: 'host' | 'none';
+  readonly network: Network | 'auto';
   readonly memoryBytes: number;
   readonly handlerModule: string;
 }
@@ -58,6 +64,8 @@ export interface RuntimeUse {
 /** Process mode: sandboxed processes forked from one launcher per interpreter. */
 export interface ProcessRuntime extends Runtime, AsyncDisposable {
   readonly isolation: Isolation;
+  /** What functions get that ask for no network by name. */
+  readonly network: NetworkDefault;
   /** Launchers, for `/health` and tests: interpreter and pid of those that live. */
   launchers(): Promise<readonly { readonly python: string; readonly pid: number | undefined }[]>;
   /**
@@ -79,7 +87,25 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
   const channels = stack.use(await ChannelServer.open());
   const cgroups = stack.use(await openCgroups(options.stateId));
   const { clock, logger } = options;
-  const parts: PreparationParts = { channels, cgroups, clock, logger, uids: new InstanceUids(options.uidFile) };
+  const isRoot = process.getuid?.() === 0;
+  // Beside the probes of the isolation, which do not need it.
+  const opening = openEgress({
+    isWanted: isRoot && options.isolation !== 'none',
+    stateId: options.stateId,
+    range: options.networkRange,
+    resolvers: options.networkResolvers ?? [],
+    clock,
+    logger,
+  });
+  stack.defer(async () => await (await opening)[Symbol.asyncDispose]());
+  const parts: { -readonly [Part in keyof PreparationParts]: PreparationParts[Part] } = {
+    channels,
+    cgroups,
+    clock,
+    logger,
+    uids: new InstanceUids(options.uidFile),
+    networks: undefined,
+  };
   let runtime: LeveledRuntime | undefined;
   const isolation = await chooseIsolation({
     wanted: options.isolation,
@@ -97,13 +123,33 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     },
   });
   const chosen = runtime as unknown as LeveledRuntime;
+  const { level } = isolation;
+  const egress = await opening;
+  parts.networks = egress.networks;
+  const network = await chooseNetwork({
+    level,
+    isRoot,
+    probe: async () => {
+      if (egress.networks === undefined) throw egress.lack;
+      const start = (code: string, networkAllow: readonly string[]): Promise<Instance> =>
+        chosen.startProbe(code, { network: 'egress', networkAllow });
+      return await probeEgress({ networks: egress.networks, start, nowMs: () => clock.nowMs() });
+    },
+  });
+  await chosen.endProbes();
+  if (network.auto === 'host') await egress[Symbol.asyncDispose]();
   const started = stack.move();
+  const inForce = <Use extends RuntimeUse>(use: Use): Use & { readonly network: Network } => ({
+    ...use,
+    network: networkInForce(use.network, network, level),
+  });
   return {
     isolation,
-    start: (request, signal) => chosen.start(request, signal),
-    startInstaller: (request, kind, signal) => chosen.start(request, signal, kind),
+    network,
+    start: async (request, signal) => await chosen.start(inForce(request), signal),
+    startInstaller: async (request, kind, signal) => await chosen.start(inForce(request), signal, kind),
     launchers: () => chosen.launchers(),
-    ready: (uses) => chosen.ready(uses),
+    ready: async (uses) => await chosen.ready(uses.map(inForce)),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
@@ -117,9 +163,11 @@ class KilledFromOutside extends FaasError {
     });
   }
 }
+type NetworkedUse = RuntimeUse & { readonly network: Network };
+type NetworkedRequest = StartRequest & { readonly network: Network };
 
 /** Process mode at one level. */
-class LeveledRuntime implements Runtime, AsyncDisposable {
+class LeveledRuntime implements AsyncDisposable {
   readonly #options: ProcessRuntimeOptions;
   readonly #parts: PreparationParts;
   readonly #level: IsolationLevel;
@@ -136,7 +184,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     this.#storeDirectory = realpathSync(options.storeDirectory);
   }
 
-  async start(request: StartRequest, signal: AbortSignal, installs?: InstallKind): Promise<Instance> {
+  async start(request: NetworkedRequest, signal: AbortSignal, installs?: InstallKind): Promise<Instance> {
     try {
       return await this.#startOnce(request, signal, installs);
     } catch (error) {
@@ -146,7 +194,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     }
   }
 
-  async #startOnce(request: StartRequest, signal: AbortSignal, installs: InstallKind | undefined): Promise<Instance> {
+  async #startOnce(request: NetworkedRequest, signal: AbortSignal, installs: InstallKind | undefined): Promise<Instance> {
     signal.throwIfAborted();
     const { clock, onLog, debug = false } = this.#options;
     const beganMs = clock.nowMs();
@@ -156,6 +204,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     const dependencies = directory === undefined ? undefined : this.#nameInStore(directory);
     const prepared = await stock.take(signal);
     try {
+      await prepared.allow(request.networkAllow);
       const spawnMs = clock.nowMs() - beganMs;
       const parts = { clock, onLog, debug, code, dependencies, installs, spawnMs };
       return await ProcessInstance.specialise(prepared, request, parts, signal);
@@ -166,7 +215,7 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     }
   }
 
-  async ready(uses: readonly RuntimeUse[]): Promise<void> {
+  async ready(uses: readonly NetworkedUse[]): Promise<void> {
     // Thousands of functions have a handful of uses, and looking for an interpreter asks the file system.
     const distinct = new Map(uses.map((use) => [`${use.runtime} ${use.network} ${use.memoryBytes}`, use]));
     const stocks = new Set(Array.from(distinct.values(), (use) => this.#stock(use)));
@@ -181,14 +230,27 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
     );
   }
 
+  /** Ends what was prepared for the probes: for runtimes and networks that nobody may ever ask for. */
+  async endProbes(): Promise<void> {
+    const stocks = [...this.#stocks.values()];
+    this.#stocks.clear();
+    await Promise.all(stocks.map((stock) => stock.close()));
+  }
+
   /** Starts and ends a function of our own: every step that a real one needs. Rejects with what failed. */
   async probe(): Promise<void> {
+    const instance = await this.startProbe('def handle(request):\n    return "ok"\n', { network: 'host' });
+    await instance.kill();
+  }
+
+  /** A function of our own, which the caller ends. */
+  async startProbe(code: string, overrides: Pick<NetworkedRequest, 'network'> & Partial<StartRequest>): Promise<Instance> {
     const directory = mkdtempSync(join(this.#storeDirectory, 'probe-'));
     try {
       // As the content store makes them: readable by the uid that the function gets.
       chmodSync(directory, 0o755);
-      writeFileSync(join(directory, 'handler.py'), 'def handle(request):\n    return "ok"\n', { mode: 0o644 });
-      const instance = await this.start(
+      writeFileSync(join(directory, 'handler.py'), code, { mode: 0o644 });
+      return await this.start(
         {
           functionName: 'probe',
           version: 'probe',
@@ -201,23 +263,22 @@ class LeveledRuntime implements Runtime, AsyncDisposable {
           pids: 16,
           tmpBytes: 1024 * 1024,
           environment: {},
-          network: 'host',
           networkAllow: [],
           dependenciesDirectory: undefined,
           signature: null,
           importTemplate: 'never',
           isConcurrent: false,
           timeoutMs: PROBE_TIMEOUT_MS,
+          ...overrides,
         },
         AbortSignal.timeout(PROBE_TIMEOUT_MS),
       );
-      await instance.kill();
     } finally {
       rmSync(directory, { recursive: true, force: true });
     }
   }
 
-  #stock(use: RuntimeUse): PreparedStock {
+  #stock(use: NetworkedUse): PreparedStock {
     const uid = process.getuid?.() === 0 ? UID_BASE : (process.getuid?.() ?? 0);
     const kind = isNodeRuntime(use.runtime) ? 'node' : 'python';
     const program =

@@ -13,7 +13,17 @@ test.serial('the host is checked by trying, every lack says what it costs and ho
     t.is(fix === undefined, ok, name);
   }
   const names = checks.map((check) => check.name);
-  for (const wanted of ['Node.js', 'Git', 'Python', 'libseccomp', 'user namespaces', 'root', 'isolation by default', 'Docker'])
+  for (const wanted of [
+    'Node.js',
+    'Git',
+    'Python',
+    'libseccomp',
+    'user namespaces',
+    'root',
+    'isolation by default',
+    'network by default',
+    'Docker',
+  ])
     t.true(names.includes(wanted), wanted);
   t.true(checks.filter((check) => check.required).every((check) => check.ok));
   t.deepEqual(

@@ -365,13 +365,14 @@ for (const level of ['strict', 'standard', 'none'] as const) {
   testAsRoot(`level ${level}: disposal leaves no process, group, socket or mount`, async (t) => {
     const fixture = await RuntimeFixture.open({ isolation: level, preparedAhead: 3 });
     t.is(fixture.runtime.isolation.level, level);
+    const network = level === 'none' ? 'auto' : 'none';
     await fixture.runtime.ready([
-      { runtime: 'python3', network: 'none', memoryBytes: 128 * 1024 * 1024, handlerModule: 'handler' },
+      { runtime: 'python3', network, memoryBytes: 128 * 1024 * 1024, handlerModule: 'handler' },
       { runtime: 'python3', network: 'host', memoryBytes: 128 * 1024 * 1024, handlerModule: 'handler' },
     ]);
     const instance = await fixture.start(
       'import subprocess\nsubprocess.Popen(["setsid", "sleep", "7654.4"])\ndef handle(r): return "ok"\n',
-      { network: 'none' },
+      { network },
     );
     t.is(await text(await call(instance)), 'ok');
     await fixture.runtime[Symbol.asyncDispose]();

@@ -8,7 +8,7 @@ import select
 import signal
 import socket
 import sys
-from typing import Any, Dict, NoReturn
+from typing import Any, Dict, NoReturn, Optional
 
 from . import frames, kernel, root
 from .instances import Instances
@@ -76,16 +76,17 @@ class Bookkeeper:
     def _do(self, order: Dict[str, Any]) -> None:
         kind = order["op"]
         if kind == "prepare":
-            request = StartRequest(order["id"], order["token"], order["network"], order.get("uid") or 0, order.get("cgroup_procs") or [], order.get("program"))
-            if request.id in self._instances or request.network not in ("host", "none"):
+            cgroup_procs, program, resolver = order.get("cgroup_procs") or [], order.get("program"), order.get("resolver") or ""
+            request = StartRequest(order["id"], order["token"], order["network"], order.get("uid") or 0, cgroup_procs, program, resolver)
+            if request.id in self._instances or request.network not in ("egress", "none", "host"):
                 raise frames.ProtocolError(f"prepare {request.id!r} with network {request.network!r}")
-            self._prepare(request)
+            self._prepare(request, order.get("namespace"))
         elif kind == "kill":
             self._instances.kill(order["id"])
         else:
             raise frames.ProtocolError(f"unexpected {kind!r}")
 
-    def _prepare(self, request: StartRequest) -> None:
+    def _prepare(self, request: StartRequest, namespace: Optional[Dict[str, Any]]) -> None:
         ours, theirs = (end.detach() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
         descriptors = [theirs]
         try:
@@ -94,6 +95,8 @@ class Bookkeeper:
                 program = request.program
                 for path in (self._settings.store, *((program["executable"], program["runner"]) if program else ())):
                     descriptors.append(root.clone_read_only(path))
+            if request.network == "egress":
+                descriptors.append(_open_namespace(namespace or {}))
             pid = self._template.fork(frames.encode_facts({name: getattr(request, name) for name in request.__slots__}), descriptors)
         except OSError as error:
             self._instances.events.append({"event": "failed", "id": request.id, **StepFailed("fork", error).facts()})
@@ -103,3 +106,12 @@ class Bookkeeper:
             for descriptor in descriptors:
                 os.close(descriptor)
         self._instances.add(request, pid, ours)
+
+
+def _open_namespace(namespace: Dict[str, Any]) -> int:
+    """A network namespace that the network keeper holds; by now its descriptor may be another's, if the keeper died."""
+    descriptor = os.open(namespace["path"], os.O_RDONLY | os.O_CLOEXEC)
+    if os.fstat(descriptor).st_ino != namespace["inode"]:
+        os.close(descriptor)
+        raise OSError(116, os.strerror(116), "the network namespace")  # ESTALE
+    return descriptor

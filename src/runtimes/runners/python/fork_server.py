@@ -90,9 +90,12 @@ def _be_instance(life: runner.Runner, request: bytes, packed: bytes) -> NoReturn
     sandbox = life.sandbox
     try:
         order = frames.decode_json(request)
-        sandbox.request = StartRequest(order["id"], order["token"], order["network"], order["uid"], order["cgroup_procs"], order["program"])
-        sandbox.sync, *trees = struct.unpack(f"={len(packed) // 4}i", packed)
-        for name, tree in zip(("store_tree", "executable_tree", "runner_tree"), trees):
+        members = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver")
+        sandbox.request = StartRequest(*(order[name] for name in members))
+        sandbox.sync, *others = struct.unpack(f"={len(packed) // 4}i", packed)
+        if sandbox.request.network == "egress":
+            sandbox.network = others.pop()
+        for name, tree in zip(("store_tree", "executable_tree", "runner_tree"), others):
             setattr(sandbox, name, tree)
         prepare.prepare(sandbox)
         if sandbox.request.program is None:

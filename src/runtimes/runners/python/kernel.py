@@ -92,6 +92,7 @@ _pidfd_open = _bind("pidfd_open", _int, _uint)
 _pidfd_send_signal = _bind("pidfd_send_signal", _int, _int, _pointer, _uint)
 _pivot_root = _bind("pivot_root", _text, _text)
 _prctl = _bind("prctl", _int, _long, _long, _long, _long)
+_setns = _bind("setns", _int, _int)
 _umount2 = _bind("umount2", _text, _int)
 _unshare = _bind("unshare", _int)
 
@@ -115,6 +116,10 @@ _no_capabilities = (ctypes.c_uint32 * 6)()
 
 def unshare(flags: int) -> None:
     _unshare(flags)
+
+
+def enter_network(namespace: int) -> None:
+    _setns(namespace, CLONE_NEWNET)
 
 
 def mount(source: str, target: str, kind: str, flags: int, options: str = "") -> None:

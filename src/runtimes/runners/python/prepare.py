@@ -22,7 +22,7 @@ from typing import List, NoReturn, Optional
 from .root import build, build_program, clone_read_only, enter, mount_proc
 from .frames import HELLO, PREPARED, SANDBOX_FAILED, encode_json, write_all
 from .kernel import (
-    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, close_all_but, mount,
+    CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEWUTS, close_all_but, enter_network, mount,
     MS_PRIVATE, MS_REC, pidfd_open, PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, PR_SET_PDEATHSIG, prctl, unshare,
 )
 from .sandbox import INNER_ID, Sandbox, Step, StepFailed, run
@@ -46,7 +46,8 @@ def session(sandbox: Sandbox) -> None:
 
 def inherited(sandbox: Sandbox) -> None:
     """2. Nothing of the template stays open: its connection to the bookkeeper. Descriptor 0 is /dev/null already."""
-    close_all_but([sandbox.sync, sandbox.launcher, sandbox.store_tree, sandbox.executable_tree, sandbox.runner_tree])
+    trees = [sandbox.store_tree, sandbox.executable_tree, sandbox.runner_tree]
+    close_all_but([sandbox.sync, sandbox.launcher, sandbox.network, *trees])
 
 
 def dial(sandbox: Sandbox) -> None:
@@ -78,6 +79,13 @@ def groups(sandbox: Sandbox) -> None:
         if sandbox.request.uid <= 0:
             raise ValueError("a launcher that is root needs a uid above 0")
         setgroups([])
+
+
+def network(sandbox: Sandbox) -> None:
+    """Before 6: the namespace that was made ahead. While the host's user namespace owns it, the instance has no rights over it."""
+    if sandbox.request.network == "egress":
+        enter_network(sandbox.network)
+        close(sandbox.network)
 
 
 def namespaces(sandbox: Sandbox) -> None:
@@ -143,7 +151,7 @@ def own_root(sandbox: Sandbox) -> None:
         if program is not None:
             sandbox.executable_tree = clone_read_only(program["executable"])
             sandbox.runner_tree = clone_read_only(program["runner"])
-    build(sandbox.store_tree, sandbox.request.network)
+    build(sandbox.store_tree, sandbox.request.network, sandbox.request.resolver)
     if program is not None:
         build_program(sandbox.executable_tree, sandbox.runner_tree)
 
@@ -194,11 +202,11 @@ def orphans(sandbox: Sandbox) -> None:
     close(sandbox.sync)
 
 
-_ENTER: List[Step] = [session, inherited, dial, cgroups, groups, namespaces, identity, second_fork]
+_ENTER: List[Step] = [session, inherited, dial, cgroups, groups, network, namespaces, identity, second_fork]
 _MIDDLE: List[Step] = [report, private_mounts, own_root, loopback]
 _PID_1: List[Step] = [go_ahead, own_proc, pivot, end_of_middle, death_with_launcher]
 #: All that ends up in an instance, but for what makes connections.
-REHEARSABLE: List[Step] = [session, inherited, cgroups, groups, namespaces, identity, second_fork, go_ahead, own_proc, pivot, death_with_launcher]
+REHEARSABLE: List[Step] = [session, inherited, cgroups, groups, network, namespaces, identity, second_fork, go_ahead, own_proc, pivot, death_with_launcher]
 _NOT_ISOLATED: List[Step] = [session, inherited, dial, greet, cgroups, death_with_launcher, orphans]
 
 

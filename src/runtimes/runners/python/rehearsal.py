@@ -67,7 +67,7 @@ def _stand_in(result: Any) -> Callable[..., Any]:
 
 
 def _play_start(sandbox: Sandbox) -> None:
-    sandbox.request = StartRequest("id", "token", "none", 1, ["procs"])
+    sandbox.request = StartRequest("id", "token", "egress", 1, ["procs"])
     sandbox.function = Function("name", "code", 1 << 20, 0, 1)
     for step in prepare.REHEARSABLE + specialise.STEPS:
         # Some don't like what a stand-in gave them; they came far enough.

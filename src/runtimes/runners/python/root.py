@@ -49,10 +49,10 @@ def clone_read_only(path: str) -> int:
     return clone_tree(path, _READ_ONLY)
 
 
-def build(store_tree: int, network: str) -> None:
-    """Builds the root at STAGING, in a mount namespace of its own. Without /proc."""
+def build(store_tree: int, network: str, resolver: str) -> None:
+    """Builds the root at STAGING, in a mount namespace of its own. Without /proc. `resolver`: text of /etc/resolv.conf for `egress`."""
     # Read before the tmpfs covers the host's files.
-    resolver = _resolver(network)
+    resolver = _host_resolver() if network == "host" else resolver
     zone = _link_target("/etc/localtime")
     mount("tmpfs", STAGING, "tmpfs", MS_NOSUID | MS_NODEV, _ROOT_OPTIONS)
     chdir(STAGING)
@@ -181,9 +181,7 @@ def _fill_dev() -> None:
     mount("tmpfs", "dev/shm", "tmpfs", flags, _SHM_OPTIONS)
 
 
-def _resolver(network: str) -> str:
-    if network == "none":
-        return ""
+def _host_resolver() -> str:
     try:
         with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
             return file.read(64 << 10)

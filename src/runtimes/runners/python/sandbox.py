@@ -25,14 +25,21 @@ class Settings(NamedTuple):
 class StartRequest:
     """What `prepare` said."""
 
-    __slots__ = ("id", "token", "network", "uid", "cgroup_procs", "program")
+    __slots__ = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver")
 
     def __init__(
-        self, id: str, token: str, network: str, uid: int, cgroup_procs: List[str], program: Optional[Dict[str, Any]] = None
+        self,
+        id: str,
+        token: str,
+        network: str,
+        uid: int,
+        cgroup_procs: List[str],
+        program: Optional[Dict[str, Any]] = None,
+        resolver: str = "",
     ) -> None:
         self.id = id
         self.token = token
-        #: `host` or `none`.
+        #: `egress`, `none` or `host`.
         self.network = network
         #: Host uid and gid of the instance; only a launcher that is root can give it away.
         self.uid = uid
@@ -40,6 +47,8 @@ class StartRequest:
         #: The runner, where it is not this interpreter: `executable`, `runner` (the directory of its files),
         #: `flags` and `preload` (files of the runner that come before its main one).
         self.program = program
+        #: With `egress`, the text of /etc/resolv.conf.
+        self.resolver = resolver
 
 
 class Function:
@@ -87,7 +96,7 @@ class Sandbox:
     # Without slots each start would write to the names of these members, all over the memory it shares.
     __slots__ = (
         *("settings", "launcher", "filter", "uid", "gid", "is_root", "is_isolated", "request", "sync", "store_tree", "middle", "pid"),
-        *("go_ahead", "prepared", "channel", "log", "function", "phases", "executable_tree", "runner_tree", "node", "handover"),
+        *("network", "go_ahead", "prepared", "channel", "log", "function", "phases", "executable_tree", "runner_tree", "node", "handover"),
     )
 
     def __init__(self, settings: Settings, launcher: int, filter: Optional[kernel.Filter]) -> None:
@@ -107,6 +116,8 @@ class Sandbox:
         #: The same of a program's executable and of its runner's directory.
         self.executable_tree = -1
         self.runner_tree = -1
+        #: With `egress`, the network namespace made for this instance.
+        self.network = -1
         self.request: StartRequest
         #: pidfd of the middle process.
         self.middle = -1

@@ -23,7 +23,8 @@ _PID = struct.Struct("=i")
 #: Pid (0: not ended), wait status, CPU microseconds, maximum resident KiB.
 _END = struct.Struct("=iiQQ")
 _ORDER_MAX_BYTES = 64 << 10
-_DESCRIPTORS_MAX = 4
+#: Sync socket, store, executable, its runner, network namespace.
+_DESCRIPTORS_MAX = 5
 
 
 class End(NamedTuple):
