@@ -128,7 +128,7 @@ class LabHost {
   async start(command: readonly string[]): Promise<ChildProcess> {
     const [program = '', ...args] = [...this.prefix, ...command];
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    const lines = createInterface({ input: child.stdout as NodeJS.ReadableStream });
+    const lines = createInterface({ input: child.stdout });
     const left = once(child, 'exit').then(([code]) =>
       Promise.reject(new Error(`${command.join(' ')} left with ${String(code)}`)),
     );

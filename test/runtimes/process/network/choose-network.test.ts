@@ -15,7 +15,7 @@ test('egress is the default where it was tried, and elsewhere host with the reas
 });
 
 test('without root or without isolation nothing is tried', async (t) => {
-  const probe = () => t.fail() as never;
+  const probe = () => t.fail();
   t.regex((await chooseNetwork({ level: 'standard', isRoot: false, probe })).reason, /as root/);
   t.regex((await chooseNetwork({ level: 'none', isRoot: true, probe })).reason, /level none/);
 });

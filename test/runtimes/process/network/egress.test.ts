@@ -1,6 +1,6 @@
 import type { ExecutionContext } from 'ava';
 import { makeWorkspace, startDaemonProcess } from '../../../support/daemon-process.ts';
-import { DIAL, LAB, NetworkLab, OTHER_PORT, PORT, type LabClient } from '../../../support/network-lab.ts';
+import { DIAL, LAB, NetworkLab, PORT, type LabClient } from '../../../support/network-lab.ts';
 import { testNeeding } from '../../../support/requirements.ts';
 
 type Place = readonly ['tcp' | 'udp', string, number];
@@ -58,4 +58,3 @@ test('egress reaches the outside, and nothing else: no private range, no metadat
   );
   t.is(await lab.host.shell('cat /proc/sys/net/ipv4/ip_forward'), '0\n', 'the host as a whole does not forward');
 });
-void OTHER_PORT;
