@@ -1,4 +1,3 @@
-import type { Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine } from '../../observability/logger.ts';
@@ -65,7 +64,7 @@ interface PendingCall {
  */
 export class ProcessInstance implements Instance {
   readonly mode = 'process';
-  readonly network: Network;
+  readonly network: Instance['network'];
   readonly id: string;
   readonly exited: Promise<InstanceExit>;
   phases: StartPhases = { spawnMs: 0, isolateMs: 0, importMs: 0 };
