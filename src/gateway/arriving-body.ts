@@ -110,7 +110,8 @@ export class ArrivingBody extends Readable {
   #checkPause(): void {
     const { clock, idleTimeoutMs } = this.#limits;
     // A queued call reads nothing: its client need not hurry.
-    const isAwaited = this.#waitingSinceMs !== undefined && this.listenerCount('readable') > 0;
+    const isRead = this.readableFlowing === true || this.listenerCount('readable') > 0;
+    const isAwaited = this.#waitingSinceMs !== undefined && isRead;
     const pausedMs = isAwaited ? clock.nowMs() - (this.#waitingSinceMs as number) : 0;
     if (pausedMs >= idleTimeoutMs) {
       this.destroy(new FaasError('request_timeout', { detail: `Nothing of the body came for ${idleTimeoutMs} ms.` }));

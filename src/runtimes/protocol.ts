@@ -119,11 +119,13 @@ export type FrameSink = (type: FrameType, call: number, payload: Buffer) => void
 /**
  * Cuts a byte stream into frames. `push` calls the sink for every frame that is complete, in order, and throws
  * ProtocolError on the first that is not allowed; nothing may be pushed after that. A frame's size is checked when its
- * header is complete, before any memory is taken for it. Payloads are views: valid for as long as they are kept.
+ * header is complete, before any memory is taken for it. Payloads are views: valid for as long as they are kept. Those of
+ * a `divisible` type mean the same in parts, and are given in as many as they arrive in instead of being put together.
  */
 export class FrameDecoder {
   readonly #limits: FrameLimits;
   readonly #sink: FrameSink;
+  readonly #divisible: number | undefined;
   readonly #header = Buffer.allocUnsafeSlow(FRAME_HEADER_BYTES);
   #headerFilled = 0;
   #type = 0;
@@ -131,10 +133,13 @@ export class FrameDecoder {
   /** Set while a frame that spans chunks is being put together. */
   #payload: Buffer | undefined;
   #payloadFilled = 0;
+  /** What is still to come of a divisible frame. */
+  #restBytes = 0;
 
-  constructor(limits: FrameLimits, sink: FrameSink) {
+  constructor(limits: FrameLimits, sink: FrameSink, divisible?: FrameType) {
     this.#limits = limits;
     this.#sink = sink;
+    this.#divisible = divisible;
   }
 
   push(chunk: Buffer): void {
@@ -142,6 +147,8 @@ export class FrameDecoder {
     while (at < chunk.length) {
       if (this.#payload !== undefined) {
         at = this.#fillPayload(this.#payload, chunk, at);
+      } else if (this.#restBytes > 0) {
+        at = this.#passPart(this.#restBytes, chunk, at);
       } else if (this.#headerFilled === 0 && chunk.length - at >= FRAME_HEADER_BYTES) {
         at = this.#begin(this.#readHeader(chunk, at), chunk, at + FRAME_HEADER_BYTES);
       } else {
@@ -178,9 +185,20 @@ export class FrameDecoder {
       this.#sink(this.#type as FrameType, this.#call, payloadBytes === 0 ? EMPTY : chunk.subarray(at, end));
       return end;
     }
+    if (this.#type === this.#divisible) {
+      this.#restBytes = payloadBytes;
+      return at;
+    }
     this.#payload = Buffer.allocUnsafeSlow(payloadBytes);
     this.#payloadFilled = chunk.copy(this.#payload, 0, at);
     return chunk.length;
+  }
+
+  #passPart(restBytes: number, chunk: Buffer, at: number): number {
+    const end = Math.min(chunk.length, at + restBytes);
+    this.#restBytes = restBytes - (end - at);
+    this.#sink(this.#type as FrameType, this.#call, chunk.subarray(at, end));
+    return end;
   }
 
   #fillPayload(payload: Buffer, chunk: Buffer, at: number): number {

@@ -5,6 +5,8 @@ import { MAX_CHUNK_BYTES, ProtocolError } from '../protocol.ts';
 export const ANSWER_WINDOW_BYTES = 2 * MAX_CHUNK_BYTES;
 /** Less is not worth a frame, while there is room for another piece. */
 const CREDIT_MIN_BYTES = 64 * 1024;
+/** Pieces that are smaller in the mean are cheaper to copy than to pass on one by one. */
+const SMALL_PIECE_BYTES = 4 * 1024;
 
 export interface AnswerStreamOwner {
   /** The reader is slow: read no more from the instance. */
@@ -42,8 +44,8 @@ export class AnswerStream extends Readable {
   }
 
   /**
-   * ANSWER_CHUNK. Pieces that came together go on as one: a flood of single bytes would hold up everybody's calls. Throws
-   * ProtocolError when it is too much for the window.
+   * ANSWER_CHUNK. Small pieces that came together go on as one: a flood of single bytes would hold up everybody's calls.
+   * Throws ProtocolError when it is too much for the window.
    */
   feed(chunk: Buffer): void {
     this.#unreturnedBytes += chunk.length;
@@ -59,11 +61,14 @@ export class AnswerStream extends Readable {
   }
 
   #flush(): void {
-    const [first, ...others] = this.#pieces;
-    if (first === undefined || this.destroyed) return;
+    const pieces = this.#pieces;
+    if (pieces.length === 0 || this.destroyed) return;
+    const areSmall = this.#heldBytes < pieces.length * SMALL_PIECE_BYTES;
     this.#pieces = [];
     this.#heldBytes = 0;
-    if (this.push(others.length === 0 ? first : Buffer.concat([first, ...others]))) this.#returnTaken();
+    let wantsMore = true;
+    for (const piece of areSmall ? [Buffer.concat(pieces)] : pieces) wantsMore = this.push(piece);
+    if (wantsMore) this.#returnTaken();
     else this.#owner.full(this);
   }
 

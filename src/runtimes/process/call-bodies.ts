@@ -20,8 +20,11 @@ class SentBody {
   readonly #call: number;
   readonly #rest: Readable;
   readonly #channel: Channel;
-  readonly #pump = (): void => this.#send();
+  readonly #onData = (chunk: Buffer): void => this.#arrived(chunk);
   #isOpen = true;
+  /** The end of a piece for which the window had no room; nothing is read while there is one. */
+  #held: Buffer | undefined;
+  #isComplete = false;
   #unreturnedBytes = 0;
   #failure: FaasError | undefined;
 
@@ -29,8 +32,11 @@ class SentBody {
     this.#call = call;
     this.#rest = rest;
     this.#channel = channel;
-    rest.on('readable', this.#pump);
-    rest.once('end', () => this.#close(encodeFrame(FRAME.BODY_END, call)));
+    rest.on('data', this.#onData);
+    rest.once('end', () => {
+      this.#isComplete = true;
+      if (this.#held === undefined) this.#sendEnd();
+    });
     rest.once('close', () => this.#broke(rest.errored));
     rest.on('error', () => undefined); // `close` follows.
     if (rest.closed) this.#broke(rest.errored);
@@ -48,31 +54,45 @@ class SentBody {
   returned(bytes: number): void {
     if (bytes > this.#unreturnedBytes) throw new ProtocolError('gave credit for more of a body than it was sent');
     this.#unreturnedBytes -= bytes;
-    this.#send();
+    const held = this.#held;
+    if (held === undefined || !this.#isOpen) return;
+    this.#held = undefined;
+    this.#arrived(held);
+    if (this.#held !== undefined) return;
+    if (this.#isComplete) this.#sendEnd();
+    else this.#rest.resume();
   }
 
   end(): void {
     this.#close(encodeJson(FRAME.BODY_ABORT, this.#call, { reason: 'cut_off' }));
-    this.#rest.off('readable', this.#pump);
+    this.#held = undefined;
+    this.#rest.off('data', this.#onData);
     this.#rest.destroy();
   }
 
-  #send(): void {
-    while (this.#isOpen) {
+  #arrived(chunk: Buffer): void {
+    for (let at = 0; at < chunk.length;) {
       const room = Math.min(BODY_WINDOW_BYTES - this.#unreturnedBytes, MAX_CHUNK_BYTES);
-      if (room === 0) return;
-      // `read(0)` fetches more and gives nothing.
-      const chunk = this.#rest.read(Math.min(room, this.#rest.readableLength)) as Buffer | null;
-      if (chunk === null) return;
-      this.#unreturnedBytes += chunk.length;
-      this.#channel.writeWithPayload(FRAME.BODY_CHUNK, this.#call, chunk);
+      if (room === 0) {
+        this.#held = chunk.subarray(at);
+        this.#rest.pause();
+        return;
+      }
+      const piece = chunk.subarray(at, at + room);
+      at += piece.length;
+      this.#unreturnedBytes += piece.length;
+      this.#channel.writeWithPayload(FRAME.BODY_CHUNK, this.#call, piece);
     }
   }
 
   #broke(error: Error | null): void {
-    if (!this.#isOpen) return;
+    if (!this.#isOpen || this.#isComplete) return;
     this.#failure = error === null ? new FaasError('cancelled') : toFaasError(error);
     this.#close(encodeJson(FRAME.BODY_ABORT, this.#call, { reason: reasonOf(this.#failure) }));
+  }
+
+  #sendEnd(): void {
+    this.#close(encodeFrame(FRAME.BODY_END, this.#call));
   }
 
   #close(lastFrame: Buffer): void {

@@ -47,7 +47,11 @@ export class Channel {
   constructor(socket: Socket, rest: Buffer, listener: ChannelListener) {
     this.#socket = socket;
     this.#listener = listener;
-    const decoder = new FrameDecoder(INSTANCE_LIMITS, (type, call, payload) => this.#listener.frame(type, call, payload));
+    const decoder = new FrameDecoder(
+      INSTANCE_LIMITS,
+      (type, call, payload) => this.#listener.frame(type, call, payload),
+      FRAME.ANSWER_CHUNK,
+    );
     const onData = (chunk: Buffer): void => {
       try {
         decoder.push(chunk);
