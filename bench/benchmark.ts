@@ -27,7 +27,7 @@ export interface Row {
 }
 
 export interface Level {
-  readonly p50: number;
+  readonly p50?: number;
   readonly p99?: number;
   readonly isAtLeast?: boolean;
 }
@@ -45,6 +45,6 @@ export function rowOf(what: string, unit: Row['unit'], { count, p50, p95, p99 }:
 
 export function isReached({ level, p50, p99 }: Row): boolean | undefined {
   if (level === undefined) return undefined;
-  if (level.isAtLeast === true) return p50 >= level.p50;
-  return p50 <= level.p50 && (level.p99 === undefined || (p99 ?? Infinity) <= level.p99);
+  if (level.isAtLeast === true) return p50 >= (level.p50 ?? 0);
+  return p50 <= (level.p50 ?? Infinity) && (level.p99 === undefined || (p99 ?? Infinity) <= level.p99);
 }

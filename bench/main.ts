@@ -8,6 +8,7 @@ import { describeHost } from './host.ts';
 import { chooseRig, RIGS, type Rig } from './load-rig.ts';
 import { manyFunctions } from './many-functions.ts';
 import { memory } from './memory.ts';
+import { overload } from './overload.ts';
 import { poolOverhead } from './pool-overhead.ts';
 import { processStart } from './process-start.ts';
 import { slowImports } from './slow-imports.ts';
@@ -21,6 +22,7 @@ const BENCHMARKS: readonly Benchmark[] = [
   warmCall,
   throughput,
   poolOverhead,
+  overload,
   toLive,
   toLiveOfMany,
   manyFunctions,

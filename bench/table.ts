@@ -19,7 +19,9 @@ export function formatRows(rows: readonly Row[]): string {
 function cellsOf(row: Row): string[] {
   const { what, unit, count, p50, p95, p99, level } = row;
   const reached = isReached(row);
-  const p99Level = level?.p99 === undefined ? '' : `, p99 ${level.p99}`;
+  const levels = [level?.p50, level?.p99].flatMap((wanted, at) =>
+    wanted === undefined ? [] : [`${at === 1 ? 'p99 ' : ''}${figure(wanted)}`],
+  );
   return [
     what,
     String(count),
@@ -27,13 +29,13 @@ function cellsOf(row: Row): string[] {
     p95 === undefined ? '' : figure(p95),
     p99 === undefined ? '' : figure(p99),
     unit,
-    level === undefined ? '' : `${level.isAtLeast === true ? '>=' : '<='} ${level.p50}${p99Level}`,
+    level === undefined ? '' : `${level.isAtLeast === true ? '>=' : '<='} ${levels.join(', ')}`,
     reached === undefined ? '' : reached ? 'reached' : 'MISSED',
   ];
 }
 
 /** Three significant figures. */
 function figure(value: number): string {
-  if (value >= 100) return value.toFixed(0);
+  if (value >= 100 || Number.isInteger(value)) return value.toFixed(0);
   return value >= 10 ? value.toFixed(1) : value.toFixed(value >= 1 ? 2 : 3);
 }

@@ -12,6 +12,12 @@ import { expectedWaitMs, Load, retryAfterSeconds } from './load.ts';
 import type { PoolEvent } from './pool-events.ts';
 import { type FunctionStats, outcomeOf } from './stats.ts';
 
+/**
+ * How much of `queue_timeout` an expected wait may fill: calls take longer or shorter than the mean, and one that waits
+ * until it is refused is the worst of all.
+ */
+const EXPECTED_WAIT_SHARE_MAX = 0.9;
+
 export interface PoolOptions {
   readonly functionName: string;
   readonly version: string;
@@ -186,7 +192,7 @@ export class Pool {
 
   /**
    * Why a call need not wait at all, while no instance can start: the queue is full for this caller, or as calls go now no slot
-   * is free within `queue_timeout`, or none in time for an answer within the `restMs` until its deadline.
+   * is free well within `queue_timeout`, or none in time for an answer within the `restMs` until its deadline.
    */
   #hopeless(caller: string, restMs: number): 'queue_full' | 'queue_slow' | undefined {
     if (this.#queue.size >= this.#places && this.#queue.victimFor(caller) === undefined) return 'queue_full';
@@ -196,7 +202,9 @@ export class Pool {
     const before = this.#queue.before(caller) - this.#supply.coveredByStarts;
     if (before < 0) return undefined; // A start under way will serve it.
     const waitMs = expectedWaitMs(before, meanBusyMs, slots);
-    return waitMs > this.#supply.policy.queueTimeoutMs || waitMs + meanBusyMs > restMs ? 'queue_slow' : undefined;
+    return waitMs > EXPECTED_WAIT_SHARE_MAX * this.#supply.policy.queueTimeoutMs || waitMs + meanBusyMs > restMs
+      ? 'queue_slow'
+      : undefined;
   }
 
   /** Calls that may wait: those that a start under way will serve are not counted. */

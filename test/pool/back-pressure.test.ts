@@ -75,7 +75,7 @@ test('whatever callers send, a caller with n waiting calls is served after at mo
 
 test('a call that would wait longer than queue_timeout is refused at once, and the estimate counts failed calls too', async (t) => {
   for (const handler of ['answers', 'raises'] as const) {
-    const bench = new PoolBench({ maxInstances: 2, queueTimeoutMs: 1300 });
+    const bench = new PoolBench({ maxInstances: 2, queueTimeoutMs: 1400 });
     bench.runtime.handler = async () => {
       await bench.clock.sleep(400);
       if (handler === 'raises') throw new FaasError('handler_error');
