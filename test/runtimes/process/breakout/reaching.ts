@@ -82,7 +82,7 @@ def fork_twice(count):
         outcome(lambda: os.fork() or os._exit(0))
         os._exit(0)
     os.wait()
-result = outcome(lambda: [fork_twice(count) for count in range(200)]) != []`,
+result = outcome(lambda: [fork_twice(count) for count in range(40)]) != []`,
     result: true,
     node: 'python',
   },
