@@ -77,6 +77,9 @@ export interface CallOptions {
   readonly query?: string;
   readonly headers?: readonly string[];
   readonly body?: string | Uint8Array;
+  readonly deadlineMs?: number;
+  /** More of the body follows in frames of its own. */
+  readonly isStreamed?: boolean;
 }
 
 /** One instance as the daemon sees it: a channel, a log connection, and what the launcher says of it. */
@@ -131,19 +134,26 @@ export class HarnessInstance {
     return await this.next();
   }
 
-  /** Sends INVOKE and gives the first frame that answers it. */
-  async call(options: CallOptions = {}): Promise<ReceivedFrame | undefined> {
+  /** Sends INVOKE and gives the number of the call. */
+  begin(options: CallOptions = {}): number {
     const meta = {
       method: options.method ?? 'POST',
       path: options.path ?? '/',
       query: options.query ?? '',
       headers: options.headers ?? [],
       call_id: 'call-1',
-      deadline_ms: 1_700_000_000_000,
+      deadline_ms: options.deadlineMs ?? 1_700_000_000_000,
       function: 'example',
+      ...(options.isStreamed === true && { streamed: true }),
     };
     this.#calls += 1;
     this.channel.socket.write(encodeMeta(FRAME.INVOKE, this.#calls, meta, Buffer.from(options.body ?? '')));
+    return this.#calls;
+  }
+
+  /** Sends INVOKE and gives the first frame that answers it. */
+  async call(options: CallOptions = {}): Promise<ReceivedFrame | undefined> {
+    this.begin(options);
     return await this.next();
   }
 

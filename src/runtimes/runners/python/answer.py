@@ -5,10 +5,9 @@ Headers that only the gateway may set are dropped, not refused: every Flask resp
 import re
 from datetime import date, datetime, time, timezone
 from decimal import Decimal
-from typing import Any, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, List, NamedTuple, Optional, Tuple
 from uuid import UUID
 
-from . import async_calls
 from .fast_json import make_dumps
 from .frames import Bytes
 
@@ -37,8 +36,8 @@ class Answer(NamedTuple):
     #: Flat: name, value, ...
     headers: List[str]
     body: Bytes
-    #: Pieces of the body still to be made, instead of `body`.
-    stream: Optional[Iterator[Any]] = None
+    #: Pieces of the body still to be made, instead of `body`: an iterator, or an asynchronous one.
+    stream: Optional[Any] = None
 
 
 _encode_ascii = make_dumps(ensure_ascii=True)
@@ -116,7 +115,7 @@ def _assemble(body: Any, status: int, headers: Any) -> Answer:
     return Answer(status, flat, data, stream)
 
 
-def _body(body: Any) -> Tuple[str, Bytes, Optional[Iterator[Any]]]:
+def _body(body: Any) -> Tuple[str, Bytes, Optional[Any]]:
     if isinstance(body, (dict, list)):
         return JSON, _to_json(body), None
     if isinstance(body, str):
@@ -126,7 +125,7 @@ def _body(body: Any) -> Tuple[str, Bytes, Optional[Iterator[Any]]]:
     if hasattr(body, "__next__"):
         return TEXT, b"", body
     if hasattr(body, "__anext__") or hasattr(body, "__aiter__"):
-        return TEXT, b"", async_calls.iterate(body)
+        return TEXT, b"", body
     found = "None (is a `return` missing?)" if body is None else type(body).__name__
     raise BadResponse(
         f"a handler returns a dict, list, str, bytes, (body, status), (body, status, headers) or a generator, not {found}"

@@ -25,9 +25,9 @@ class Channel:
         with self._lock:
             if self._waiting:
                 self._send_waiting()
-            write_all(self.descriptor, first)
+            self._write(first)
             if rest:
-                write_all(self.descriptor, rest)
+                self._write(rest)
         if self._waiting:
             self._drain()
 
@@ -48,4 +48,8 @@ class Channel:
 
     def _send_waiting(self) -> None:
         while self._waiting:
-            write_all(self.descriptor, self._waiting.popleft())
+            self._write(self._waiting.popleft())
+
+    def _write(self, data: Bytes) -> None:
+        """With the lock held. Blocks."""
+        write_all(self.descriptor, data)

@@ -15,20 +15,30 @@ def is_loaded() -> bool:
     return "flask" in sys.modules
 
 
-def in_context(handler: Handler, gives_flask_request: bool) -> Handler:
+def in_context(handler: Handler, gives_flask_request: bool, is_async: bool) -> Handler:
     """`handler` inside Flask's contexts; with its request, or with ours."""
     flask = sys.modules["flask"]
     app = flask.Flask("function")  # type: ignore[attr-defined]
 
+    def argument(request: Request) -> Any:
+        return flask.request._get_current_object() if gives_flask_request else request  # type: ignore[attr-defined]
+
+    def streamable(value: Any) -> Any:
+        # A generator may use the context when it is run, and it is run later.
+        return flask.stream_with_context(value) if hasattr(value, "__next__") else value  # type: ignore[attr-defined]
+
     def call(request: Request) -> Any:
         with app.request_context(_environment(request)):
-            value = handler(flask.request._get_current_object() if gives_flask_request else request)  # type: ignore[attr-defined]
-            if type(value) is async_calls.Coroutines:
-                value = async_calls.settle(value)
-            # A generator may use the context when it is run, and it is run later.
-            return flask.stream_with_context(value) if hasattr(value, "__next__") else value  # type: ignore[attr-defined]
+            value = handler(argument(request))
+            return streamable(async_calls.settle(value) if type(value) is async_calls.Coroutines else value)
 
-    return call
+    async def call_async(request: Request) -> Any:
+        # The context is the task's, and so of this call alone.
+        with app.request_context(_environment(request)):
+            value = handler(argument(request))
+            return streamable(await value if hasattr(value, "__await__") else value)
+
+    return call_async if is_async else call
 
 
 def _environment(request: Request) -> Dict[str, Any]:

@@ -12,6 +12,7 @@ CANCEL = 3
 BODY_CHUNK = 4
 BODY_END = 5
 BODY_ABORT = 6
+ANSWER_CREDIT = 7
 # Instance -> daemon.
 HELLO = 16
 PREPARED = 17
@@ -29,6 +30,9 @@ BODY_CREDIT = 28
 # Daemon <-> launcher.
 CONTROL_REQUEST = 64
 CONTROL_EVENT = 65
+
+#: What comes for a call after its INVOKE.
+FOR_CALLS = (CANCEL, BODY_CHUNK, BODY_END, BODY_ABORT, ANSWER_CREDIT)
 
 #: A control frame holds one start request; more is a mistake of the sender.
 CONTROL_LIMIT_BYTES = 1 << 20
@@ -112,10 +116,10 @@ def write_all(descriptor: int, data: Bytes) -> None:
 class FrameReader:
     """Frames out of a stream. `fill` makes one read; `next` takes a complete frame out of what was read."""
 
-    __slots__ = ("_descriptor", "_limit_bytes", "_buffer")
+    __slots__ = ("descriptor", "_limit_bytes", "_buffer")
 
     def __init__(self, descriptor: int, limit_bytes: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._limit_bytes = limit_bytes
         self._buffer = b""
 
@@ -126,7 +130,7 @@ class FrameReader:
 
     def fill(self) -> bool:
         """One read, blocking when nothing is there. False at the end of the stream."""
-        data = os_read(self._descriptor, _READ_BYTES)
+        data = os_read(self.descriptor, _READ_BYTES)
         if not data:
             return False
         self._buffer = self._buffer + data if self._buffer else data
@@ -175,7 +179,7 @@ class FrameReader:
         whole[:have] = self._buffer
         rest = memoryview(whole)[have:]
         while rest:
-            count = readv(self._descriptor, [rest])
+            count = readv(self.descriptor, [rest])
             if count == 0:
                 raise ProtocolError("end of stream inside a frame")
             rest = rest[count:]

@@ -25,8 +25,9 @@ from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 #: First what instances run.
 _MODULES = """
-template fork_server sandbox frames fast_json prepare kernel root runner channel output specialise dependencies loading request answer async_calls cloud_events framework_shim
-flask_calls signatures orphans fork_hooks node
+template fork_server sandbox frames fast_json prepare kernel root runner channel output answering specialise dependencies loading request answer
+call_state change request_body async_calls signatures limit_hints concurrency concurrent_output thread_calls loop_calls loop_channel cloud_events
+framework_shim flask_calls orphans fork_hooks node
 bookkeeper instances seccomp allowed_calls rehearsal preload
 """.split()
 #: Fills the holes; never read, never freed.

@@ -5,8 +5,8 @@ Subprocesses and C code write to descriptors 1 and 2, which are the instance's l
 import codecs
 import io
 import os
-import time
 from threading import RLock
+from time import monotonic
 from typing import Any, Optional
 
 from .channel import Channel
@@ -21,7 +21,7 @@ _LINES_PER_SECOND = 1000
 class Output:
     """Both streams of one instance, their common rate and the call in progress (0: none)."""
 
-    __slots__ = ("call", "is_forked", "lock", "stdout", "stderr", "_channel", "_dropped", "_credit", "_credited_at")
+    __slots__ = ("call", "is_forked", "lock", "stdout", "stderr", "channel", "_dropped", "_credit", "_credited_at")
 
     def __init__(self, channel: Channel) -> None:
         self.call = 0
@@ -30,10 +30,10 @@ class Output:
         self.lock = RLock()
         self.stdout = LogStream(self, "stdout", 1)
         self.stderr = LogStream(self, "stderr", 2)
-        self._channel = channel
+        self.channel = channel
         self._dropped = 0
         self._credit: float = _LINES_BURST
-        self._credited_at = time.monotonic()
+        self._credited_at = monotonic()
 
     def end_call(self) -> None:
         """Lines without an end, and the number of dropped ones, go out under the call that caused them."""
@@ -45,18 +45,23 @@ class Output:
             self._report_dropped()
         self.call = 0
 
-    def emit(self, stream: str, text: str) -> None:
-        now = time.monotonic()
+    def emit(self, stream: str, text: str) -> bool:
+        """False when the line was dropped: too many in too short a time."""
+        now = monotonic()
         self._credit = min(_LINES_BURST, self._credit + (now - self._credited_at) * _LINES_PER_SECOND)
         self._credited_at = now
         if self._credit < 1:
-            self._dropped += 1
-            return
+            self.drop(1)
+            return False
         self._credit -= 1
         if self._dropped:
             self._report_dropped()
-        if not self._channel.post(encode_json(LOG, self.call, {"stream": stream, "text": text})):
-            self._dropped += 1
+        if not self.channel.post(encode_json(LOG, self.call, {"stream": stream, "text": text})):
+            self.drop(1)
+        return True
+
+    def drop(self, lines: int) -> None:
+        self._dropped += lines
 
     def after_fork(self) -> None:
         """In the child: another thread may have held the lock, and what is half a line here is the parent's."""
@@ -67,7 +72,7 @@ class Output:
 
     def _report_dropped(self) -> None:
         count, self._dropped = self._dropped, 0
-        self._channel.post(encode_json(LOG, self.call, {"stream": "stderr", "text": f"dropped {count} lines"}))
+        self.channel.post(encode_json(LOG, self.call, {"stream": "stderr", "text": f"dropped {count} lines"}))
 
 
 class LogStream(io.TextIOBase):
@@ -81,7 +86,7 @@ class LogStream(io.TextIOBase):
         self.name = f"<{name}>"
         self.mode = "w"
         self.has_partial = False
-        self.buffer = _LogBytes(self)
+        self.buffer = LogBytes(self)
         self._output = output
         self._stream = name
         self._descriptor = descriptor
@@ -102,8 +107,13 @@ class LogStream(io.TextIOBase):
                 if end < 0:
                     break
                 self._add(text[start:end])
-                self.end_line()
                 start = end + 1
+                if not self.end_line():
+                    # More than passes: making each of a flood of lines would take minutes.
+                    last = text.rfind("\n", start) + 1
+                    if last:
+                        self._output.drop(text.count("\n", start, last))
+                        start = last
             if start < len(text):
                 self._add(text[start:])
                 self.has_partial = True
@@ -114,14 +124,12 @@ class LogStream(io.TextIOBase):
         self._line += piece[:space]
         self._cut += max(0, len(piece) - space)
 
-    def end_line(self) -> None:
+    def end_line(self) -> bool:
+        """False when the line was dropped."""
         with self._output.lock:
-            data = self._line.encode("utf-8", "replace")
-            text = data[:LINE_MAX_BYTES].decode("utf-8", "ignore")
-            if self._cut or len(data) > LINE_MAX_BYTES:
-                text += " [line cut]"
+            text = finished_line(self._line, self._cut)
             self.forget()
-            self._output.emit(self._stream, text)
+            return self._output.emit(self._stream, text)
 
     def forget(self) -> None:
         self._line = ""
@@ -138,7 +146,14 @@ class LogStream(io.TextIOBase):
         """Accepted: there is nothing to change."""
 
 
-class _LogBytes(io.RawIOBase):
+def finished_line(line: str, cut: int) -> str:
+    """A line as it goes out; `cut` characters of it were thrown away already."""
+    data = line.encode("utf-8", "replace")
+    text = data[:LINE_MAX_BYTES].decode("utf-8", "ignore")
+    return f"{text} [line cut]" if cut or len(data) > LINE_MAX_BYTES else text
+
+
+class LogBytes(io.RawIOBase):
     """`sys.stdout.buffer`."""
 
     def __init__(self, stream: LogStream) -> None:

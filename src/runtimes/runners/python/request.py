@@ -1,8 +1,13 @@
 """The request object: the original description's names and Flask's, everything made when it is first asked for."""
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple, Union
+from io import BytesIO
+from time import time
+from typing import Any, AsyncIterator, BinaryIO, Callable, Dict, Iterable, List, Optional, Tuple, Union
 from urllib.parse import parse_qsl
 
+from .call_state import CallState
 from .fast_json import loads
+from .frames import Frame, decode_meta
+from .request_body import ArrivingBody, Source, open_stream
 
 
 class BadRequest(Exception):
@@ -71,11 +76,17 @@ class Headers(Dict[str, str]):
 class Request:
     """One call. `path` is what follows the function's name, as it was sent; `deadline` is in seconds since the epoch."""
 
-    __slots__ = ("_meta", "body", "_headers", "_args", "_form", "_json")
+    __slots__ = ("_meta", "_body", "_arriving", "_stream", "_state", "_headers", "_args", "_form", "_json")
 
-    def __init__(self, meta: Dict[str, Any], body: bytes) -> None:
+    def __init__(
+        self, meta: Dict[str, Any], body: bytes, arriving: Optional[ArrivingBody] = None, state: Optional[CallState] = None
+    ) -> None:
         self._meta = meta
-        self.body = body
+        self._body = body
+        #: Set while the body is not read, and comes in pieces.
+        self._arriving = arriving
+        self._stream: Optional[BinaryIO] = None
+        self._state = state
         self._headers: Optional[Headers] = None
         self._args: Optional[MultiDict] = None
         self._form: Optional[MultiDict] = None
@@ -105,6 +116,30 @@ class Request:
     def deadline(self) -> float:
         return self._meta["deadline_ms"] / 1000  # type: ignore[no-any-return]
 
+    def remaining_ms(self) -> float:
+        """Until the deadline, after which the instance is killed; 0 when it has passed."""
+        return max(0.0, self._meta["deadline_ms"] - time() * 1000)  # type: ignore[no-any-return]
+
+    @property
+    def cancelled(self) -> bool:
+        """The caller is gone. Only ever true with `concurrency` above 1: an instance with one call is killed then."""
+        return self._state is not None and self._state.is_cancelled
+
+    @property
+    def arriving(self) -> Optional[ArrivingBody]:
+        """The body, while it comes in pieces."""
+        return self._arriving
+
+    @property
+    def body_failure(self) -> Optional[str]:
+        """Why the body will not be complete."""
+        return None if self._arriving is None else self._arriving.failure
+
+    def take_room(self, count: int) -> None:
+        """Waits until so many bytes of the answer may go; at once unless calls run beside each other."""
+        if self._state is not None:
+            self._state.take_room(count)
+
     @property
     def headers(self) -> Headers:
         if self._headers is None:
@@ -113,6 +148,39 @@ class Request:
 
     def get_header(self, name: str, default: Optional[str] = None) -> Optional[str]:
         return self.headers.get(name, default)  # type: ignore[no-any-return]
+
+    @property
+    def body(self) -> bytes:
+        """All of it, or what was not read from `stream` yet. Waits for a long one; raises BodyBroken when that does not arrive whole."""
+        if self._arriving is not None or self._stream is not None:
+            self._body = self.stream.read()
+            self._arriving = self._stream = None
+        return self._body
+
+    @property
+    def stream(self) -> BinaryIO:
+        """The body as a file, read as it arrives: a long one need not fit into memory."""
+        if self._stream is None:
+            self._stream = BytesIO(self._body) if self._arriving is None else open_stream(self._arriving)
+        return self._stream
+
+    async def stream_async(self) -> AsyncIterator[bytes]:
+        """The body in pieces as they arrive; the event loop goes on while none does."""
+        if self._arriving is None:
+            yield self._body
+            return
+        while True:
+            piece = await self._arriving.read_async()
+            if not piece:
+                return
+            yield piece
+
+    async def body_async(self) -> bytes:
+        """As `body`, and the event loop goes on meanwhile; `get_json` and the others find it after that."""
+        if self._arriving is not None and self._stream is None:
+            self._body = b"".join([piece async for piece in self.stream_async()])
+            self._arriving = None
+        return self.body
 
     @property
     def args(self) -> MultiDict:
@@ -131,8 +199,12 @@ class Request:
         return (self.content_type or "").split(";", 1)[0].strip().lower()
 
     @property
-    def content_length(self) -> int:
-        return len(self.body)
+    def content_length(self) -> Optional[int]:
+        """None when nobody knows yet."""
+        if self._arriving is None:
+            return len(self._body)
+        length = self.get_header("Content-Length", "")
+        return int(length) if length and length.isdigit() else None
 
     @property
     def is_json(self) -> bool:
@@ -181,6 +253,17 @@ class Request:
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.path}>"
+
+
+def make_request(frame: Frame, source: Source, state: Optional[CallState] = None) -> Request:
+    """Of an INVOKE. Raises ProtocolError."""
+    meta, body = decode_meta(frame.payload)
+    if "streamed" not in meta:
+        return Request(meta, body, None, state)
+    arriving = ArrivingBody(frame.call, body, source)
+    if state is not None:
+        state.body = arriving
+    return Request(meta, b"", arriving, state)
 
 
 _UNREAD = object()

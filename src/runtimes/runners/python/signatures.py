@@ -3,7 +3,8 @@
 `http`: the request, Flask's own where the function brought Flask. `cloudevent`: the event. `typed`: the argument's type makes it from
 JSON. Without any of them `handle(request)`.
 """
-from inspect import CO_COROUTINE
+from functools import partial
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 import sys
 from typing import Any, Callable, Optional
 
@@ -21,15 +22,26 @@ def adapt(handler: Handler, callable_name: str, wanted: Optional[str]) -> Handle
         detail = f"{callable_name} is decorated as {marked}, but the configuration says signature: {wanted}"
         raise InitFailed("not_callable", detail)
     signature = wanted or marked
-    if getattr(getattr(handler, "__code__", None), "co_flags", 0) & CO_COROUTINE:
+    runs_on_loop = is_async(handler)
+    if runs_on_loop:
         async_calls.loop()  # Now, and not in the first call.
     if signature == "cloudevent":
         handler = _with_event(handler)
     elif signature == "typed":
         handler = _with_type(handler, callable_name)
     if flask_calls.is_loaded():
-        return flask_calls.in_context(handler, gives_flask_request=signature == "http")
+        return flask_calls.in_context(handler, gives_flask_request=signature == "http", is_async=runs_on_loop)
     return handler
+
+
+def is_async(handler: Any) -> bool:
+    """Whether it is an `async def`, maybe as a partial or a `__call__`. A decorator of another kind may run a loop of its own: what
+    coroutines such a handler gives are known when they come."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    code = getattr(handler, "__code__", None) or getattr(getattr(handler, "__func__", None), "__code__", None)
+    code = code or getattr(getattr(type(handler), "__call__", None), "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & (CO_COROUTINE | CO_ASYNC_GENERATOR))
 
 
 def _mark(callable_name: str) -> Optional[str]:
