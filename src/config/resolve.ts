@@ -117,10 +117,10 @@ export function resolveFunction(
   const notBuilt = 'is not built into this version';
   if (entry.allow_build === true) refuse('allow_build', `building packages comes with egress, which ${notBuilt}`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
-  if (concurrency > 1) {
+  if (concurrency > 1 && kind === 'python') {
     refuse(
       'concurrency',
-      'more than one call at a time in an instance is not built into this version; raise max_instances instead',
+      'more than one call at a time in an instance is not built for Python in this version; raise max_instances instead',
     );
   }
   const memoryBytes = take.bytes('memory', FUNCTION_DEFAULTS.memoryBytes);

@@ -8,6 +8,8 @@ const REQUIREMENTS = {
   nftables: () => existsSync('/usr/sbin/nft'),
   /** Mount and user namespaces can be made here. */
   isolation: () => spawnSync('unshare', ['--user', '--map-root-user', '--mount', 'true']).status === 0,
+  'the npm registry': () =>
+    spawnSync('npm', ['view', 'express', 'version', '--fetch-retries=1'], { timeout: 20_000 }).status === 0,
 } as const satisfies Record<string, () => boolean>;
 
 export type Requirement = keyof typeof REQUIREMENTS;

@@ -202,7 +202,7 @@ export interface FunctionConfig {
    */
   allow_build?: boolean;
   /**
-   * Forcing. How the handler is called. Not set: `handle(request)`, or what a decorator of Google's functions-framework says. `http`, `cloudevent`: as that framework calls such functions.
+   * Forcing. How the handler is called. Not set: `handle(request)`, or what a function says that registers itself with Google's functions-framework. `http`, `cloudevent`: as that framework calls such functions.
    */
   signature?: 'http' | 'cloudevent';
   /**
@@ -218,7 +218,7 @@ export interface FunctionConfig {
    */
   max_instances?: number;
   /**
-   * Calls that one instance runs at a time. More than 1 is not built into this version and refused.
+   * Calls that one instance runs at a time. More than 1: with Node, on its event loop; not built for Python in this version, and refused.
    */
   concurrency?: number;
   /**

@@ -53,7 +53,7 @@ export type NetworkAllow = string[];
  */
 export type AllowBuild = boolean;
 /**
- * Forcing. How the handler is called. Not set: `handle(request)`, or what a decorator of Google's functions-framework says. `http`, `cloudevent`: as that framework calls such functions.
+ * Forcing. How the handler is called. Not set: `handle(request)`, or what a function says that registers itself with Google's functions-framework. `http`, `cloudevent`: as that framework calls such functions.
  */
 export type Signature = 'http' | 'cloudevent';
 /**
@@ -69,7 +69,7 @@ export type MinInstances = number;
  */
 export type MaxInstances = number;
 /**
- * Calls that one instance runs at a time. More than 1 is not built into this version and refused.
+ * Calls that one instance runs at a time. More than 1: with Node, on its event loop; not built for Python in this version, and refused.
  */
 export type Concurrency = number;
 /**

@@ -1,44 +1,41 @@
 /** The `req` of functions written for Google's functions framework: Node's IncomingMessage with Express's additions. */
 import { IncomingMessage } from 'node:http';
+import { readFields } from './form-fields.mjs';
 import { accepted, matchType, preferred } from './media-types.mjs';
-import { readCookies, readPairs } from './request.mjs';
+import { readCookies } from './request.mjs';
 
 export class ExpressRequest extends IncomingMessage {
   baseUrl = '';
-  #query;
-  #cookies;
-  #params;
-
-  get originalUrl() {
-    return this.url;
-  }
+  /** Stays when a router takes its part off `url`. */
+  originalUrl = '';
 
   get path() {
     return this.url.split('?', 1)[0];
   }
 
+  // Each becomes a member of its own with its first use: Express 4 looks for `query` before it exchanges the prototype.
   get query() {
-    return (this.#query ??= readPairs(this.url.slice(this.path.length + 1), true));
+    return kept(this, 'query', readFields(this.url.slice(this.path.length + 1)));
   }
 
   set query(value) {
-    this.#query = value;
+    kept(this, 'query', value);
   }
 
   get params() {
-    return (this.#params ??= { 0: this.path.slice(1) });
+    return kept(this, 'params', { 0: this.path.slice(1) });
   }
 
   set params(value) {
-    this.#params = value;
+    kept(this, 'params', value);
   }
 
   get cookies() {
-    return (this.#cookies ??= readCookies(this.headers.cookie ?? ''));
+    return kept(this, 'cookies', readCookies(this.headers.cookie ?? ''));
   }
 
   set cookies(value) {
-    this.#cookies = value;
+    kept(this, 'cookies', value);
   }
 
   get(name) {
@@ -129,6 +126,11 @@ export class ExpressRequest extends IncomingMessage {
   get stale() {
     return !this.fresh;
   }
+}
+
+function kept(req, name, value) {
+  Object.defineProperty(req, name, { value, writable: true, enumerable: true, configurable: true });
+  return value;
 }
 
 function negotiate(header, names) {

@@ -1,5 +1,5 @@
 /**
- * Fields of an `application/x-www-form-urlencoded` body as the package qs reads them, which body parsers of Express use:
+ * Fields of a query or an `application/x-www-form-urlencoded` body as the package qs reads them, which Express 4 uses for both:
  * `a[b]=1` -> {a: {b: '1'}}, `a[]=1&a[]=2` and `a=1&a=2` -> {a: ['1', '2']}.
  */
 const DEPTH_MAX = 5;

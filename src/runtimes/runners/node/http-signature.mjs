@@ -141,6 +141,7 @@ class Connection extends EventEmitter {
     Object.assign(req, {
       method: meta.method,
       url: call.request.url,
+      originalUrl: call.request.url,
       httpVersionMajor: 1,
       httpVersionMinor: 1,
       httpVersion: '1.1',

@@ -118,7 +118,7 @@ const REQUESTS: readonly (readonly [string, NodeCallOptions, unknown])[] = [
     { method: 'PUT', path: '/a%20b', query: 'c=1' },
     ['PUT', '/a%20b', '/a%20b?c=1', '/a%20b?c=1', ''],
   ],
-  ['req.query', { query: 'a=1&a=2&b=%C3%A9&c[d]=e' }, { a: ['1', '2'], b: 'é', 'c[d]': 'e' }],
+  ['req.query', { query: 'a=1&a=2&b=%C3%A9&c[d]=e' }, { a: ['1', '2'], b: 'é', c: { d: 'e' } }],
   ['[req.params[0], Object.keys(req.params)]', { path: '/a/b' }, ['a/b', ['0']]],
   [
     '[req.headers["x-a"], req.get("X-A"), req.header("x-a"), req.get("none"), req.headers.hasOwnProperty("x-a")]',
