@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isDeepStrictEqual } from 'node:util';
 import { START_ONLY_KEYS, type ApiKey, type SystemConfig } from './config/spec.ts';
 import type { ConfigFlags } from './config/resolve.ts';
-import { FaasError } from './errors.ts';
+import { FaasError, toFaasError } from './errors.ts';
 import { Gateway } from './gateway/server.ts';
 import { systemClock } from './observability/clock.ts';
 import { createLogger, type RootLogger } from './observability/logger.ts';
@@ -219,7 +219,10 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       capacity.setLimit(revision.system.maxConcurrentFunctions);
       logger.setLevel(options.debug ? 'DEBUG' : revision.system.loggingLevel);
       const uses = [...revision.functions.values()].map((declared) => ({ ...declared.spec, handlerModule: moduleOf(declared) }));
-      runtime.ready(uses).catch((error: unknown) => logger.warn({ error }, 'no instances could be prepared ahead'));
+      runtime.ready(uses).catch((error: unknown) => {
+        // A start that failed elsewhere ends the daemon under it: that has been told.
+        if (toFaasError(error).code !== 'draining') logger.warn({ error }, 'no instances could be prepared ahead');
+      });
     },
   });
   stack.defer(async () => {

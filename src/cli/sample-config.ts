@@ -29,7 +29,7 @@ system:
 `;
 
 const ENTRY_KEYS = [
-  'runtime: python3              # or exactly one minor version: python3.11',
+  'runtime: python3              # or exactly python3.11; node, node24, … for handler.mjs, .js, .ts',
   'handler: handle               # in handler.py; module.callable names another file',
   'timeout: 30                   # seconds; also 500ms, 30s, 5m',
   'memory: 256Mi',
@@ -41,7 +41,9 @@ const ENTRY_KEYS = [
   'max_instances: 10',
   'max_queue: 256                # calls that may wait for an instance',
   'queue_timeout: 5',
-  'network: host                 # host or none',
+  'concurrency: 1                # calls that one instance runs at a time',
+  'dependencies: []              # requests==2.32.3, …; or a requirements.txt, or a package-lock.json beside the handler',
+  'network_allow: []             # private addresses that `network: egress`, the default, reaches all the same',
 ];
 
 /** A commented configuration; with an entry for each of `functions`, since an entry without a directory is an error. */
