@@ -76,6 +76,7 @@ export class GuardedInstance {
   #readyAtMs = 0;
   #lastUsedMs: number;
   #invocations = 0;
+  #survived = 0;
 
   constructor(options: GuardedInstanceOptions) {
     this.#options = options;
@@ -119,6 +120,11 @@ export class GuardedInstance {
   /** Calls ever sent to it. */
   get invocations(): number {
     return this.#invocations;
+  }
+
+  /** Calls that ended and left it as good as before. */
+  get survived(): number {
+    return this.#survived;
   }
 
   /** When the last call was sent or ended; before the first, when it became ready. */
@@ -325,6 +331,7 @@ export class GuardedInstance {
   #release(call: RunningCall): void {
     if (!this.#calls.delete(call)) return;
     this.#forgetSignal(call);
+    this.#survived += 1;
     this.#lastUsedMs = this.#clock.nowMs();
     const isLast = this.#calls.size === 0;
     if (this.#state === 'busy') {

@@ -29,6 +29,10 @@ type SupplyPhase = 'staged' | 'active' | 'draining' | 'ended';
 
 /** An instance that dies unused within this time after its start puts a pause before `min_instances` is restored. */
 const shortLifeMs = 1000;
+/** So many instances in a row that died in their first call make a function fragile. */
+const fragileStreak = 3;
+/** Ends of an instance that a call of it caused. */
+const endsByCall: ReadonlySet<InstanceEnd['cause']> = new Set(['crash', 'oom', 'bad_response', 'timeout', 'cancelled']);
 
 /** The calls that wait for instances, as the supply sees them. */
 export interface CallDemand {
@@ -94,6 +98,8 @@ export class InstanceSupply {
   #policy: PoolPolicy;
   #check: StartCheck | undefined;
   #isNodeFull = false;
+  /** Instances that died in their first call since the last call that was answered. */
+  #fruitlessStreak = 0;
 
   constructor(options: InstanceSupplyOptions, demand: CallDemand) {
     this.#options = options;
@@ -219,6 +225,7 @@ export class InstanceSupply {
       meanStartMs: this.#options.load.meanStartMs,
       arrivalsPerMs: this.#options.load.arrivalsPerMs(nowMs),
       isBraked: this.#startBrake.isSet,
+      isFragile: this.#fruitlessStreak >= fragileStreak,
       brakeUntilMs: this.#startBrake.untilMs,
     });
     for (const instance of plan.stop) void this.#retire(instance, this.#phase === 'draining' ? 'drain' : plan.stopReason);
@@ -275,6 +282,7 @@ export class InstanceSupply {
   }
 
   #free(instance: GuardedInstance): void {
+    this.#fruitlessStreak = 0;
     this.instances.freed(instance);
     const isSurplus = this.instances.size > this.#policy.maxInstances && this.#surplus() > 0;
     if (isSurplus) void this.#retire(instance, 'surplus');
@@ -289,6 +297,7 @@ export class InstanceSupply {
     const nowMs = this.#clock.nowMs();
     const { cause, detail, usage } = end;
     if (usage !== undefined) this.#options.stats.used(usage);
+    if (instance.invocations > 0 && instance.survived === 0 && endsByCall.has(cause)) this.#fruitlessStreak += 1;
     const wasUseful = instance.invocations > 0 || instance.coldMs === 0 || nowMs - instance.lastUsedMs > shortLifeMs;
     if (wasUseful) this.#minimumBrake.succeeded();
     else if (cause === 'crash' || cause === 'oom' || cause === 'bad_response') {

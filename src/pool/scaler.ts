@@ -16,6 +16,9 @@
  * full      `max_instances` have a process, those that are being stopped included, or the node has no place: nothing starts.
  *           Left when one ends.
  * braked    A start failed and none has succeeded since: no start before the pause is over, then one at a time.
+ * fragile   The last few instances all died in their first call, and none has answered one since: one start at a time, without
+ *           any pause. Replacing instances as fast as they die would take all cores, and everybody else's calls with them.
+ *           Left by the first call that is answered.
  *
  * A lowered `max_instances` stops surplus idle instances at once; surplus busy ones end with their call (the pool sees to
  * that). A lowered `min_instances` leaves them to the TTL.
@@ -53,6 +56,8 @@ export interface ScaleState<I extends IdleInstance> {
   readonly arrivalsPerMs: number;
   /** A start failed and none has succeeded since. */
   readonly isBraked: boolean;
+  /** The last instances died in their first call. */
+  readonly isFragile: boolean;
   /** No start before this time while braked. */
   readonly brakeUntilMs: number;
 }
@@ -77,7 +82,9 @@ export function planScale<I extends IdleInstance>(state: ScaleState<I>): ScalePl
   const needy = callsInNeed(state);
   const start = startsNeeded(state, needy, live);
   let lookAgainMs = start > 0 && state.isBraked ? state.brakeUntilMs : Infinity;
-  const allowed = state.isBraked ? (nowMs < state.brakeUntilMs || starting > 0 ? 0 : Math.min(start, 1)) : start;
+  const isHeld = state.isBraked && nowMs < state.brakeUntilMs;
+  const together = state.isBraked || state.isFragile ? Math.max(0, 1 - starting) : Infinity;
+  const allowed = isHeld ? 0 : Math.min(start, together);
   if (allowed > 0 || starting > 0) lookAgainMs = Infinity; // The end of a start is an event of its own.
   if (needy < state.waiting) lookAgainMs = Math.min(lookAgainMs, state.oldestArrivalMs + state.meanStartMs);
 

@@ -2,7 +2,7 @@ import { setImmediate as nextTurn } from 'node:timers/promises';
 import test from 'ava';
 import { FaasError } from '../../src/errors.ts';
 import { settle } from '../support/fake-clock.ts';
-import { answerOf } from '../support/memory-runtime.ts';
+import { answerOf, type MemoryHandler } from '../support/memory-runtime.ts';
 import { codeOf, defaultPolicy, errorOf, PoolBench, taking } from './setup.ts';
 
 test('the first call starts an instance and says how long that took; the second finds it warm', async (t) => {
@@ -432,6 +432,32 @@ test('crashes, timeouts and kills from outside never brake starts, failed starts
   t.is(await codeOf(failed), 'init_failed');
   t.is(await codeOf(bench.call()), 'init_failed', 'refused at once during the pause');
   t.is(bench.runtime.starts, 1);
+});
+
+test('a function whose instances die in their first call gets them one at a time, until one answers', async (t) => {
+  const bench = new PoolBench({ maxInstances: 4, maxQueue: 100 });
+  const deadly: MemoryHandler = (_, instance) => {
+    instance.die('crash', 'exit status 1');
+    return new Promise(() => undefined);
+  };
+  bench.runtime.handler = deadly;
+  let most = 0;
+  const startsOf = async (count: number): Promise<number> => {
+    most = 0;
+    bench.runtime.onBegin = () => (most = Math.max(most, bench.runtime.processes - bench.runtime.live.size + 1));
+    const calls = Array.from({ length: count }, () => bench.call());
+    await bench.clock.advance(200);
+    await Promise.allSettled(calls);
+    return most;
+  };
+  t.is(await startsOf(4), 4, 'nothing is known yet');
+  t.is(await startsOf(12), 1);
+  t.is(bench.runtime.starts, 16, 'each call got its instance all the same');
+  bench.runtime.handler = () => answerOf('well');
+  t.truthy(await startsOf(1));
+  bench.runtime.handler = taking(bench, 20);
+  await startsOf(4);
+  t.is(most, 3, 'one is warm, three start together');
 });
 
 test('every call is counted once under its outcome', async (t) => {

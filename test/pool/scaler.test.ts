@@ -16,6 +16,7 @@ const calm: ScaleState<{ lastUsedMs: number }> = {
   meanStartMs: 0,
   arrivalsPerMs: 0,
   isBraked: false,
+  isFragile: false,
   brakeUntilMs: -Infinity,
 };
 
@@ -88,6 +89,12 @@ const rows: readonly Row[] = [
   },
   { title: 'no start during a pause', state: { waiting: 2, isBraked: true, brakeUntilMs: 6000 }, lookAgainMs: 6000 },
   { title: 'after the pause one start at a time', state: { waiting: 5, isBraked: true, brakeUntilMs: 4000 }, start: 1 },
+  {
+    title: 'of instances that die in their first call one is started at a time',
+    state: { waiting: 5, isFragile: true },
+    start: 1,
+  },
+  { title: 'without a pause, but not a second one beside it', state: { waiting: 5, starting: 1, isFragile: true } },
   { title: 'not a second one beside it', state: { waiting: 5, starting: 1, isBraked: true, brakeUntilMs: 4000 } },
 ];
 
@@ -119,6 +126,7 @@ const states: fc.Arbitrary<ScaleState<{ lastUsedMs: number }>> = fc
     meanStartMs: fc.integer({ min: 0, max: 500 }),
     arrivalsPerMs: fc.double({ min: 0, max: 0.5, noNaN: true }),
     isBraked: fc.boolean(),
+    isFragile: fc.boolean(),
     brakeUntilMs: fc.integer({ min: 4900, max: 5100 }),
   })
   .map((state) => ({ ...state, idle: state.idle.toSorted((a, b) => a.lastUsedMs - b.lastUsedMs) }));
@@ -135,6 +143,7 @@ test('no plan starts above the maximum, stops below the minimum, does both, or s
       if (stop.some((instance) => !idle.slice(0, stop.length).includes(instance))) throw new Error('not the oldest');
       if (stop.length === 0 && lookAgainMs <= nowMs) throw new Error('looks again for ever');
       if (state.isBraked && start > (nowMs < state.brakeUntilMs || starting > 0 ? 0 : 1)) throw new Error('ignores the brake');
+      if (state.isFragile && start > 0 && starting + start > 1) throw new Error('starts several of what dies at once');
       if (start === 0 || live + start <= policy.minInstances) return;
       // The last of them still finds a call when it is ready, as far as can be told now.
       const isFresh = nowMs < state.oldestArrivalMs + meanStartMs && meanBusyMs > 0;
