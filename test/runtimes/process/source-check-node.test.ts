@@ -33,6 +33,8 @@ const ACCEPTED: readonly (readonly [name: string, code: string])[] = [
   ['q.mjs', 'export const a = 1, handle = 2;'],
   ['r.mjs', 'import x, { y } from "z";\nimport * as w from "v";\nexport * from "s";\nexport * from "t";\nexport { y };'],
   ['s.mjs', 'export { handle } from "./other.mjs";'],
+  ['u.js', 'const { handle } = await 3; export { handle }'],
+  ['v.ts', 'const handle: number = 1; module.exports = { handle };'],
   ['t.js', 'const handle = await 1;\nexport { handle };'],
   ['p.mjs', 'while (true);\nexport const handle = 1;'],
 ];
@@ -49,6 +51,7 @@ const REFUSED: readonly (readonly [name: string, code: string, line: number, col
     11,
     /Unexpected token ';'/,
   ],
+  ['m.mjs', 'let [x] = /a(/; export function handle() {}', 1, 11, /Unterminated group/],
   ['b.mjs', 'export default {\n  a: 1,,\n}\n', 2, 8, /Unexpected token ','/],
   ['c.mjs', 'let a = 1;\nlet a = 2;\nexport { a as handle };\n', 2, 5, /already been declared/],
   ['d.mjs', 'export function handle() {\n  return {\n}\n', 3, 1, /end of input/],
@@ -90,7 +93,9 @@ testNeeding('root')('the compiler is nobody, also when only root can reach Node'
   copyFileSync(process.execPath, node);
   const script = `
     const { checkSources } = await import(${JSON.stringify(import.meta.resolve('../../../src/runtimes/process/source-check.ts'))});
-    const code = Buffer.from('export const handle = ' + '['.repeat(400_000));
+    // Linked once for each name, so that there is time to look.
+    const names = ['"a b" as b', ...Array.from({ length: 60 }, (_, index) => 'a' + index)];
+    const code = Buffer.from('import { ' + names + ' } from "x";\\n' + '[1, 2].length;'.repeat(20_000));
     console.log(JSON.stringify(await checkSources([{ file: 'a.mjs', code, callable: 'handle', runtime: 'node' }])));
   `;
   const child = spawn(node, ['--input-type=module', '--eval', script], { stdio: ['ignore', 'pipe', 'inherit'] });

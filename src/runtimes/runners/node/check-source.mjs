@@ -16,6 +16,7 @@ const REGISTERS = '@google-cloud/functions-framework';
 /** Each round of linking finds one more name that is imported. */
 const ROUNDS_MAX = 500;
 const MISSING_IMPORT = /^The requested module '(.*)' does not provide an export named '(.*)'$/s;
+const CLAUSE = /\b(?:import|export)\b([^;'"`=]*?)\bfrom\b/g;
 const ESM_SYNTAX =
   /^\s*(?:import\s*(?:[\w*{'"]|\.meta)|export\s+(?:default|async|function|class|const|let|var|type|interface|\{|\*)|export\s*[{*])/m;
 
@@ -44,19 +45,23 @@ async function check(bytes, file, callable) {
   return message === undefined ? null : { line: 1, column: 1, message };
 }
 
-/** Whether it is an ES module. Throws what is wrong with it. */
+/** Whether it is an ES module. Throws what is wrong with it. What is valid as both exports nothing as a module, and Node takes it for a script. */
 function compile(code, file) {
-  if (file.endsWith('.mjs') || file.endsWith('.ts') || ESM_SYNTAX.test(code)) {
+  let scriptError;
+  if (!file.endsWith('.mjs')) {
     try {
-      new vm.SourceTextModule(code, { identifier: file });
-      return true;
+      vm.compileFunction(code, COMMONJS_PARAMETERS, { filename: file });
+      return false;
     } catch (error) {
-      // Without any import or export it may be the other kind, where `return` and `arguments` mean something.
-      if (file.endsWith('.mjs') || ESM_SYNTAX.test(code)) throw error;
+      scriptError = error;
     }
   }
-  vm.compileFunction(code, COMMONJS_PARAMETERS, { filename: file });
-  return false;
+  try {
+    new vm.SourceTextModule(code, { identifier: file });
+    return true;
+  } catch (error) {
+    throw scriptError === undefined || ESM_SYNTAX.test(code) ? error : scriptError;
+  }
 }
 
 /**
@@ -71,9 +76,8 @@ function placedError(error, code) {
     .replace(/\bexport\s+(?=async|function|class|const|let|var)/g, blank)
     .replace(/\bexport\s+default\b/g, (text) => `void 0,${blank(text).slice(7)}`)
     .replace(/\bexport\s*\{[^}]*\}/g, blank);
-  const prefix = '(async function () {';
   try {
-    new vm.Script(`${prefix}${body}\n})`, { filename: 'handler', columnOffset: -prefix.length });
+    new vm.Script(`(async function () {\n${body}\n})`, { filename: 'handler', lineOffset: -1 });
   } catch (again) {
     if (again.message === error.message) return again;
   }
@@ -118,14 +122,15 @@ async function whyMissing(code, file, isModule, callable) {
 async function exportsOf(code, file, callable) {
   /** By specifier: what the stand-in for it must export. */
   const imported = new Map();
+  const likely = likelyNames(code, callable);
   for (let round = 0; round < ROUNDS_MAX; round++) {
     try {
-      const names = await linkedNames(code, file, imported);
+      const names = await linkedNames(code, file, imported, likely);
       if (names.includes(callable)) return names;
       // `export * from` one of them may bring it.
       for (const [specifier, given] of imported) {
         const more = new Map(imported).set(specifier, new Set([...given, callable]));
-        if ((await linkedNames(code, file, more)).includes(callable)) return undefined;
+        if ((await linkedNames(code, file, more, likely)).includes(callable)) return undefined;
       }
       return names;
     } catch (error) {
@@ -137,10 +142,16 @@ async function exportsOf(code, file, callable) {
   return undefined;
 }
 
-async function linkedNames(code, identifier, imported) {
+/** Every word of its import clauses, so that most modules are linked once: a stand-in may export too much. */
+function likelyNames(code, callable) {
+  const words = Array.from(code.matchAll(CLAUSE), ([, clause]) => clause.match(/[\w$]+/g) ?? []).flat();
+  return new Set(['default', ...words].filter((word) => word !== callable));
+}
+
+async function linkedNames(code, identifier, imported, likely) {
   const module = new vm.SourceTextModule(code, { identifier });
   await module.link((specifier) => {
-    if (!imported.has(specifier)) imported.set(specifier, new Set());
+    if (!imported.has(specifier)) imported.set(specifier, new Set(likely));
     return new vm.SyntheticModule([...imported.get(specifier)], () => {}, { identifier: specifier });
   });
   // Not `Object.keys`, which looks at the values, and there are none yet.
