@@ -24,13 +24,14 @@ import { bodyFault, handlerError, readAnswerHead, readFailure } from './answer.t
 import { AnswerFlow } from './answer-flow.ts';
 import type { AnswerStream } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
+import { isNodeRuntime } from './interpreters.ts';
 import { CallBodies } from './call-bodies.ts';
 import { endOf, initError, outOfMemory, startError } from './instance-end.ts';
 import { InstanceLog } from './instance-log.ts';
 import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
 import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
-import { readProcessUsage } from './process-usage.ts';
+import { readTreeUsage } from './process-usage.ts';
 import { specialiseOrder, type OrderParts } from './specialise-order.ts';
 
 /** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
@@ -214,7 +215,8 @@ export class ProcessInstance implements Instance {
 
   async usage(): Promise<InstanceUsage | undefined> {
     const group = this.#prepared.group.usage();
-    const first = this.pid === undefined || this.#prepared.isDead ? undefined : readProcessUsage(this.pid);
+    const first =
+      this.pid === undefined || this.#prepared.isDead ? undefined : readTreeUsage(this.pid, isNodeRuntime(this.#request.runtime));
     if (group === undefined) return first;
     return { ...group, cpuMs: group.cpuMs ?? first?.cpuMs };
   }

@@ -91,6 +91,59 @@ say({ refused, level: fixture.runtime.isolation.level, answer, memoryBytes: usag
   },
 );
 
+const NODE_IN_STANDARD = `
+const fixture = await RuntimeFixture.open();
+const start = async (code) => {
+  const request = fixture.request('', { runtime: 'node', handlerModule: 'handler.mjs', memoryBytes: 128 * 1024 * 1024, pids: 64 });
+  writeFileSync(request.codeDirectory + '/handler.mjs', code);
+  return await fixture.runtime.start(request, AbortSignal.timeout(30_000));
+};
+const attempt = async (code) => {
+  const instance = await start(code);
+  try {
+    return await text(await call(instance));
+  } catch (error) {
+    return error.code + ': ' + error.detail;
+  } finally {
+    await instance.kill();
+  }
+};
+const plain = await start('export const handle = () => ({ uid: process.getuid() });');
+const answer = JSON.parse(await text(await call(plain)));
+const usage = await plain.usage();
+say({
+  cgroups: fixture.runtime.isolation.cgroups,
+  answer,
+  memoryMib: usage.memoryBytes / 1024 / 1024,
+  fetched: await attempt('import { createServer } from "node:http";\\nexport const handle = async () => { const server = createServer((q, r) => r.end("fetched")).listen(0, "127.0.0.1"); await new Promise((done) => server.once("listening", done)); const got = await (await fetch("http://127.0.0.1:" + server.address().port)).text(); server.close(); return got; };'),
+  buffers: await attempt('const kept = [];\\nexport const handle = () => { try { for (;;) kept.push(Buffer.alloc(1 << 20, 1)); } catch (error) { return error.message + " after " + kept.length; } };'),
+  objects: await attempt('const kept = [];\\nexport const handle = () => { for (;;) kept.push([kept.length]); };'),
+  thread: await attempt('import { Worker } from "node:worker_threads";\\nexport const handle = () => new Promise((resolve) => new Worker("1", { eval: true }).on("exit", () => resolve("done")));'),
+});
+await fixture[Symbol.asyncDispose]();
+`;
+
+(canBeUser ? test.serial : test.serial.skip)(
+  'without control groups Node is bounded by its heap and by what it may map, and fetch works',
+  async (t) => {
+    const child = other(`import { writeFileSync } from 'node:fs';\n${NODE_IN_STANDARD}`, ['setpriv', ...AS_USER]);
+    t.teardown(() => child.kill('SIGKILL'));
+    const said = (await firstLine(child)) as Record<'cgroups' | 'fetched' | 'buffers' | 'objects' | 'thread', string> & {
+      answer: { uid: number };
+      memoryMib: number;
+    };
+    t.is(said.cgroups, 'none');
+    t.is(said.answer.uid, 65_534);
+    t.true(said.memoryMib > 20 && said.memoryMib < 100, String(said.memoryMib));
+    t.is(said.fetched, 'fetched');
+    t.regex(said.buffers, /^Failed to allocate memory after \d{2,3}$/);
+    t.true(Number(said.buffers.split(' ').at(-1)) < 140, said.buffers);
+    t.regex(said.objects, /^oom: .*heap/);
+    // A thread of its own reserves 512 MiB for its code; more `memory` allows it.
+    t.regex(said.thread, /^oom: /);
+  },
+);
+
 function list(directory: string): string[] {
   try {
     return readdirSync(directory);
