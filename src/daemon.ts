@@ -43,6 +43,8 @@ import { Dependencies } from './runtimes/dependencies/dependencies.ts';
 import type { DependencyWish } from './runtimes/dependencies/install-plan.ts';
 import type { Isolation } from './runtimes/process/isolation.ts';
 import type { NetworkDefault } from './runtimes/process/network/choose-network.ts';
+import { functionUid } from './runtimes/process/instance-uids.ts';
+import { nodeRuntimes } from './runtimes/process/node-executables.ts';
 import { createProcessRuntime } from './runtimes/process/process-runtime.ts';
 import { labelOptions, readLabelHost } from './runtimes/process/security-labels.ts';
 import { checkSources } from './runtimes/process/source-check.ts';
@@ -254,6 +256,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       onStderr: (callId, text) => logger.warn({ call_id: callId, text }, 'git said'),
     }),
   );
+  const runtimes = nodeRuntimes(functionUid());
   const status = () => reconciler.board.current;
   const isDemo = () => keys.length === 0 && isLoopback;
   const gateway = new Gateway({
@@ -266,7 +269,12 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       get serving() {
         return reconciler.revision !== undefined;
       },
-      health: () => ({ isolation: viewIsolation(isolation), network: viewNetwork(network), sync: viewSync(status()) }),
+      health: () => ({
+        isolation: viewIsolation(isolation),
+        network: viewNetwork(network),
+        node_runtimes: runtimes,
+        sync: viewSync(status()),
+      }),
       status: () => viewStatus(status(), dependencies.current),
       sync: async () => viewStatus(await reconciler.settle(), dependencies.current),
     },

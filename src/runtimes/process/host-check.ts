@@ -9,7 +9,8 @@ import type { Clock } from '../../observability/clock.ts';
 import type { Logger } from '../../observability/logger.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { findInterpreter } from './interpreters.ts';
-import { listNodes } from './node-executables.ts';
+import { functionUid } from './instance-uids.ts';
+import { nodeRuntimes } from './node-executables.ts';
 import type { NetworkDefault } from './network/choose-network.ts';
 import { createProcessRuntime } from './process-runtime.ts';
 
@@ -84,10 +85,18 @@ function checkNode(): HostCheck {
   };
 }
 
-/** What `runtime: node`, `nodeN` may choose from; there is always the daemon's own. */
+/** What `runtime: node`, `nodeN` may be here. */
 function checkNodeRuntimes(): HostCheck {
-  const found = listNodes().map(({ path, version }) => `${version} (${path})`);
-  return { name: 'Node runtimes', ok: true, found: found.join(', '), required: false };
+  const runtimes = nodeRuntimes(functionUid());
+  const ok = 'node' in runtimes;
+  const found = Object.entries(runtimes).map(([name, version]) => `${name} (${version})`);
+  return {
+    name: 'Node runtimes',
+    ok,
+    found: found.join(', ') || 'none that functions can run',
+    required: false,
+    ...(ok ? {} : { costs: 'no function with `runtime: node` runs', fix: `chmod o+rx ${process.execPath}` }),
+  };
 }
 
 async function checkGit(): Promise<HostCheck> {

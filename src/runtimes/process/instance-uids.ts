@@ -8,6 +8,12 @@ const UID_END = 2_147_000_000;
 /** How many are taken at once: the file is written once for so many instances. */
 const BLOCK = 4096;
 
+/** A uid as functions have it on this host: what they must be able to read is asked for it. */
+export function functionUid(): number {
+  const own = process.getuid?.() ?? UID_BASE;
+  return own === 0 ? UID_BASE : own;
+}
+
 /**
  * Host uids for instances: one each, never 0, and never one that another instance had before, so that no two functions
  * ever share one: many limits of the kernel count per uid, and what a uid left behind is nobody's. The next free one is

@@ -1,5 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { realpathSync, statSync } from 'node:fs';
+import { runtimeProblem } from '../../config/runtimes.ts';
 import { FaasError } from '../../errors.ts';
 import { isRunnableBy } from './interpreters.ts';
 
@@ -30,7 +31,9 @@ const PLACES: NodePlaces = {
  */
 export function findNode(runtime: string, uid: number, places: NodePlaces = PLACES): NodeExecutable {
   const major = /^node(\d{0,3})$/.exec(runtime)?.[1];
-  if (major === undefined) throw new FaasError('init_failed', { detail: `There is no runtime ${JSON.stringify(runtime)}.` });
+  const mistake = runtimeProblem(runtime);
+  if (major === undefined || mistake !== undefined)
+    throw new FaasError('init_failed', { detail: `There is no such runtime: ${mistake ?? JSON.stringify(runtime)}.` });
   const seen: string[] = [];
   for (const { path, version } of executables(places)) {
     if (major !== '' && version.split('.')[0] !== major) seen.push(`${path} is version ${version}`);
@@ -49,6 +52,21 @@ export function findNode(runtime: string, uid: number, places: NodePlaces = PLAC
 /** Every Node that `findNode` may choose from, for people. */
 export function listNodes(places: NodePlaces = PLACES): readonly NodeExecutable[] {
   return [...executables(places)];
+}
+
+/** Names of the runtimes that `findNode` has for `uid` on this host, with their versions: `node` first. */
+export function nodeRuntimes(uid: number, places: NodePlaces = PLACES): Readonly<Record<string, string>> {
+  const names = new Set(['node', ...listNodes(places).map(({ version }) => `node${version.split('.')[0] ?? ''}`)]);
+  const found: [string, string][] = [];
+  for (const name of names) {
+    if (runtimeProblem(name) !== undefined) continue;
+    try {
+      found.push([name, findNode(name, uid, places).version]);
+    } catch {
+      // There, but functions cannot run it.
+    }
+  }
+  return Object.fromEntries(found);
 }
 
 function* executables({ own, directories }: NodePlaces): Generator<NodeExecutable> {

@@ -20,7 +20,7 @@ import type { LabelOption } from './security-labels.ts';
 import type { InstallKind } from '../protocol.ts';
 import { LauncherLost } from './launcher.ts';
 import { SteadyLauncher } from './steady-launcher.ts';
-import { UID_BASE, InstanceUids } from './instance-uids.ts';
+import { functionUid, InstanceUids } from './instance-uids.ts';
 
 /** How many are kept prepared, and how many more after starts had to wait: about 1 MiB each for Python, 10 MiB for Node. */
 const STOCK = { python: { ahead: 4, extraMax: 28 }, node: { ahead: 2, extraMax: 6 } } as const;
@@ -279,7 +279,7 @@ class LeveledRuntime implements AsyncDisposable {
   }
 
   #stock(use: NetworkedUse): PreparedStock {
-    const uid = process.getuid?.() === 0 ? UID_BASE : (process.getuid?.() ?? 0);
+    const uid = functionUid();
     const kind = isNodeRuntime(use.runtime) ? 'node' : 'python';
     const program =
       kind === 'python'

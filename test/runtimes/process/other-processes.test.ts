@@ -136,8 +136,12 @@ await fixture[Symbol.asyncDispose]();
     t.is(said.answer.uid, 65_534);
     t.true(said.memoryMib > 20 && said.memoryMib < 100, String(said.memoryMib));
     t.is(said.fetched, 'fetched');
-    t.regex(said.buffers, /^Failed to allocate memory after \d{2,3}$/);
-    t.true(Number(said.buffers.split(' ').at(-1)) < 140, said.buffers);
+    // Whoever asks for memory next is refused: the handler, which may catch it, or V8, which gives up.
+    const [, count] = /^(?:Failed to allocate memory after (\d+)|oom: .*Node gave up.*)$/.exec(said.buffers) ?? [
+      said.buffers,
+      '999',
+    ];
+    t.true(Number(count ?? 0) < 140, said.buffers);
     t.regex(said.objects, /^oom: .*heap/);
     // A thread of its own reserves 512 MiB for its code; more `memory` allows it.
     t.regex(said.thread, /^oom: /);

@@ -123,6 +123,15 @@ test('a runtime that this host lacks is a problem that says what to do', async (
   t.regex(problem?.message ?? '', /needs Node\.js 99.*Install Node\.js 99.*runtime: node/);
 });
 
+test('a file whose runtime is none is not given to whatever program has that name', async (t) => {
+  const problems = await checkSources([source('a.mjs', 'x', 'handle', 'node20'), source('b.mjs', 'export default 1')]);
+  t.deepEqual(
+    problems.map(({ file }) => file),
+    ['functions/a/a.mjs'],
+  );
+  t.regex(problems[0]?.message ?? '', /"node20" is too old: node24 is the first/);
+});
+
 test('a source that keeps the compiler busy or is too much for its memory is a problem of that file alone', async (t) => {
   const deep = `export const handle = ${'['.repeat(400_000)}`;
   const problems = await checkSources([source('a.mjs', deep), source('b.mjs', 'export const handle = 1;')]);
