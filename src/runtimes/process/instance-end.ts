@@ -23,6 +23,9 @@ export function endOf(
   return { ...cause, ...(limits.length > 0 && { limits }), ...(usage !== undefined && { usage }) };
 }
 
+/** What our runners leave with when their channel cannot be used: the function closed it, or raised in a signal handler between calls. */
+const LOST_CHANNEL_STATUS = 72;
+
 function causeOf(exit: PreparedExit, request: StartRequest, hasFullHeap: boolean): InstanceExit {
   if (exit.isLost) return { cause: 'crash', detail: 'The launcher of the instance died.' };
   if (exit.isOutOfMemory) return { cause: 'oom', ...outOfMemory(exit.usage, request) };
@@ -34,6 +37,7 @@ function causeOf(exit: PreparedExit, request: StartRequest, hasFullHeap: boolean
       context,
     };
   }
+  if (exit.code === LOST_CHANNEL_STATUS) return { cause: 'bad_response', detail: 'The instance lost its channel and gave up.' };
   const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
   return { cause: 'crash', detail: `The instance ${how}.` };
 }

@@ -246,6 +246,12 @@ test('what a handler prints arrives as lines of its call, and before the answer'
     await instance.call({ body: 'prints("x\\n" * 20000)' });
     t.true(instance.lines.length < 5000);
     t.regex(instance.lines.at(-1)?.text ?? '', /^dropped \d+ lines$/);
+    // No line is lost without being counted; `print` adds an empty one, and another has no end.
+    const counts = instance.lines.map((line) => Number(/^dropped (\d+) lines$/.exec(line.text)?.[1] ?? 1));
+    t.is(
+      counts.reduce((sum, count) => sum + count, 0),
+      20_002,
+    );
   });
 });
 
@@ -305,7 +311,7 @@ def handle(request):
 
 test("a function's own forks and modules find an ordinary interpreter", async (t) => {
   const source = `
-import __main__, inspect, os, random, sys, threading
+import __main__, builtins, inspect, os, random, sys, threading
 def handle(request):
     lock = threading.Lock()
     started = threading.Event()
@@ -325,6 +331,7 @@ def handle(request):
         "differs": float(child[1]) != random.random(),
         "main": vars(__main__).get("handle") is None and not hasattr(__main__, "__file__"),
         "spec": [__spec__.name, __spec__.origin == __file__, __spec__.loader is __loader__, __loader__.get_filename() == __file__],
+        "builtins": __builtins__ is vars(builtins),
         "source": "def handle" in inspect.getsource(handle),
         "finders": [finder.__module__ for finder in sys.meta_path if "gitfaas" in str(getattr(finder, "__module__", ""))],
         "environment": sorted(name for name in os.environ if not name.startswith("FUNCTION_")),
@@ -336,6 +343,7 @@ def handle(request):
       differs: true,
       main: true,
       spec: ['handler', true, true, true],
+      builtins: true,
       source: true,
       finders: ['gitfaas_runner.framework_shim'],
       environment: ['HOME', 'LANG', 'PATH', 'TMPDIR'],

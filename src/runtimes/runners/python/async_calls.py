@@ -3,6 +3,7 @@ between calls, so clients and pools that a handler keeps survive from call to ca
 
 What a handler started with `create_task` and did not await goes on with the next call, if there is one; no work happens after an answer.
 """
+import asyncio
 import sys
 from threading import Lock, Thread
 from types import CoroutineType
@@ -23,9 +24,7 @@ def settle(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Runs it to its end and gives its value, or raises what it raised."""
     if not _is_shared:
         return loop().run_until_complete(coroutine)
-    from asyncio import run_coroutine_threadsafe
-
-    future = run_coroutine_threadsafe(coroutine, loop())
+    future = asyncio.run_coroutine_threadsafe(coroutine, loop())
     state = running()
     if state is not None:
         state.on_cancel = future.cancel
@@ -59,7 +58,6 @@ def loop() -> Any:
     global _loop
     with _starting:
         if _loop is None:
-            import asyncio
             # Before 3.10 locks and queues that a module makes at import belong to the loop that asyncio makes for them.
             _loop = asyncio.new_event_loop() if sys.version_info >= (3, 10) else asyncio.get_event_loop_policy().get_event_loop()
             asyncio.set_event_loop(_loop)

@@ -1,4 +1,5 @@
 """Waiting until something has changed: for threads, and for coroutines of any event loop."""
+from asyncio import get_running_loop
 from threading import Condition
 from typing import Any, Callable, List, Tuple
 
@@ -30,8 +31,6 @@ class Change:
 
     async def wait_once(self, is_so: Callable[[], bool]) -> None:
         """Until the next change, or not at all when `is_so()`."""
-        from asyncio import get_running_loop
-
         loop = get_running_loop()
         future = loop.create_future()
         with self._condition:
@@ -43,8 +42,6 @@ class Change:
 
 async def readable(descriptor: int) -> None:
     """Until something can be read from it."""
-    from asyncio import get_running_loop
-
     loop = get_running_loop()
     future = loop.create_future()
     loop.add_reader(descriptor, _wake, future)

@@ -1,10 +1,10 @@
 """The C halves of the library's `json`, without the Python around them: that costs time on every call, and each instance the
 copies of some twenty pages of memory.
 """
-import json
+from json import JSONDecoder, JSONEncoder, loads as _library_loads
 from typing import Any, Callable, Dict, Optional
 
-_scan: Callable[[str, int], Any] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_scan: Callable[[str, int], Any] = JSONDecoder().scan_once  # type: ignore[attr-defined]
 
 
 def loads(data: bytes) -> Any:
@@ -17,12 +17,12 @@ def loads(data: bytes) -> Any:
     except (ValueError, StopIteration):
         pass
     # Rare spellings (white space first, UTF-16) and all errors, with their places.
-    return json.loads(data)
+    return _library_loads(data)
 
 
 def make_dumps(ensure_ascii: bool = False, allow_nan: bool = True, default: Optional[Callable[[Any], Any]] = None) -> Callable[[Any], str]:
     """A function as `json.dumps`, with the shortest separators."""
-    encoder = json.JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=allow_nan, separators=(",", ":"), default=default)
+    encoder = JSONEncoder(ensure_ascii=ensure_ascii, allow_nan=allow_nan, separators=(",", ":"), default=default)
     try:
         from _json import encode_basestring, encode_basestring_ascii, make_encoder
 

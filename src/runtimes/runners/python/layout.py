@@ -12,6 +12,7 @@ object on it; counting a reference is writing. So what instances write to must l
 
 Changes nothing but memory and speed: where a trick doesn't work (another allocator, another Python) it is left out.
 """
+import builtins
 import ctypes
 import gc
 import importlib.machinery
@@ -20,7 +21,7 @@ import marshal
 import os
 import re
 import sys
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 #: First what instances run.
@@ -30,6 +31,8 @@ call_state change request_body async_calls signatures limit_hints concurrency co
 framework_shim flask_calls orphans fork_hooks node
 bookkeeper instances seccomp allowed_calls rehearsal preload
 """.split()
+#: Of our modules alone: a function that changes `builtins` does it to itself.
+_builtins = dict(vars(builtins))
 #: Fills the holes; never read, never freed.
 _filling: List[Any] = []
 _CLASS = re.compile(rb"^ *\d+ +(\d+) +\d+ +\d+ +(\d+)$", re.MULTILINE)
@@ -45,6 +48,10 @@ class _Loader(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType:
         return self._code
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module)["__builtins__"] = _builtins
+        super().exec_module(module)
 
 
 class _Finder:

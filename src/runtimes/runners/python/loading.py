@@ -1,17 +1,20 @@
 """Finds and imports the handler; every way this can fail has its own reason (INIT_FAILED in docs/PROTOCOL.md)."""
+import builtins
 import importlib
 import importlib.machinery
 import importlib.util
 from os import O_CLOEXEC, O_RDONLY, close, open as os_open, read, stat as os_stat
 from stat import S_ISREG
 import sys
-import traceback
+from traceback import format_exception_only
 from types import ModuleType
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from .limit_hints import limits_of
 
 Handler = Callable[[Any], Any]
+
+_builtins = vars(builtins)
 
 #: Of the one module that is loaded by its file; made here, once.
 _loader = importlib.machinery.SourceFileLoader("", "")
@@ -68,7 +71,10 @@ def unload(code_root: str, module_name: str) -> None:
 
 def describe(error: BaseException) -> str:
     """`TypeError: text`, at most 2,000 characters; also when the exception's own text can't be made."""
-    return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
+    try:
+        return "".join(format_exception_only(type(error), error)).strip()[-2000:]
+    except Exception:
+        return type(error).__name__
 
 
 def _find(code_root: str, module_name: str) -> str:
@@ -103,6 +109,8 @@ def _import(path: str, module_name: str) -> ModuleType:
     _spec.name, _spec.origin = module_name, path
     module = ModuleType(module_name)
     module.__spec__, module.__loader__, module.__file__, module.__package__ = _spec, _loader, path, ""
+    # Else it would get ours (`layout.py`).
+    module.__builtins__ = _builtins  # type: ignore[attr-defined]
     sys.modules[module_name] = module
     exec(compile(_read(path), path, "exec", dont_inherit=True), vars(module))
     return module

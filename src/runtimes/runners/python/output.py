@@ -4,7 +4,7 @@ Subprocesses and C code write to descriptors 1 and 2, which are the instance's l
 """
 import codecs
 import io
-import os
+from os import write
 from threading import RLock
 from time import monotonic
 from typing import Any, Optional
@@ -16,12 +16,13 @@ LINE_MAX_BYTES = 8 << 10
 #: A burst, then a rate: enough for a traceback or a table, too little to drown the daemon.
 _LINES_BURST = 1000
 _LINES_PER_SECOND = 1000
+_DEAF_S = 0.05
 
 
 class Output:
     """Both streams of one instance, their common rate and the call in progress (0: none)."""
 
-    __slots__ = ("call", "is_forked", "lock", "stdout", "stderr", "channel", "_dropped", "_credit", "_credited_at")
+    __slots__ = ("call", "is_forked", "lock", "stdout", "stderr", "channel", "deaf_until", "_dropped", "_reported_at", "_credit", "_credited_at")
 
     def __init__(self, channel: Channel) -> None:
         self.call = 0
@@ -31,7 +32,10 @@ class Output:
         self.stdout = LogStream(self, "stdout", 1)
         self.stderr = LogStream(self, "stderr", 2)
         self.channel = channel
+        #: On the monotonic clock: until then all is dropped unseen.
+        self.deaf_until = 0.0
         self._dropped = 0
+        self._reported_at = 0.0
         self._credit: float = _LINES_BURST
         self._credited_at = monotonic()
 
@@ -52,9 +56,11 @@ class Output:
         self._credited_at = now
         if self._credit < 1:
             self.drop(1)
+            self.deaf_until = now + _DEAF_S
             return False
         self._credit -= 1
-        if self._dropped:
+        if self._dropped and now > self._reported_at + 1:
+            self._reported_at = now
             self._report_dropped()
         if not self.channel.post(encode_json(LOG, self.call, {"stream": stream, "text": text})):
             self.drop(1)
@@ -71,8 +77,8 @@ class Output:
         self.stderr.forget()
 
     def _report_dropped(self) -> None:
-        count, self._dropped = self._dropped, 0
-        self.channel.post(encode_json(LOG, self.call, {"stream": "stderr", "text": f"dropped {count} lines"}))
+        if self.channel.post(encode_json(LOG, self.call, {"stream": "stderr", "text": f"dropped {self._dropped} lines"})):
+            self._dropped = 0
 
 
 class LogStream(io.TextIOBase):
@@ -93,31 +99,45 @@ class LogStream(io.TextIOBase):
         self._line = ""
         #: Characters of the present line that were thrown away.
         self._cut = 0
+        #: Some of the present line came while nothing was heard: all of it is dropped.
+        self._is_skipped = False
 
     def write(self, text: str) -> int:
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         if self._output.is_forked:
-            os.write(self._descriptor, text.encode("utf-8", "replace"))
+            write(self._descriptor, text.encode("utf-8", "replace"))
             return len(text)
         with self._output.lock:
-            start = 0
-            while True:
-                end = text.find("\n", start)
-                if end < 0:
-                    break
-                self._add(text[start:end])
-                start = end + 1
-                if not self.end_line():
-                    # More than passes: making each of a flood of lines would take minutes.
-                    last = text.rfind("\n", start) + 1
-                    if last:
-                        self._output.drop(text.count("\n", start, last))
-                        start = last
-            if start < len(text):
-                self._add(text[start:])
-                self.has_partial = True
+            if monotonic() < self._output.deaf_until:
+                self._skip(text)
+            else:
+                self._take(text)
         return len(text)
+
+    def _take(self, text: str) -> None:
+        start = 0
+        while True:
+            end = text.find("\n", start)
+            if end < 0:
+                break
+            self._add(text[start:end])
+            start = end + 1
+            if not self.end_line():
+                # What comes right after is dropped too, without being made: a flood of lines would take minutes.
+                self._skip(text[start:])
+                return
+        if start < len(text):
+            self._add(text[start:])
+            self.has_partial = True
+
+    def _skip(self, text: str) -> None:
+        lines = text.count("\n")
+        if lines:
+            self._output.drop(lines)
+            self.forget()
+        if text and not text.endswith("\n"):
+            self.has_partial = self._is_skipped = True
 
     def _add(self, piece: str) -> None:
         space = LINE_MAX_BYTES - len(self._line)
@@ -127,6 +147,10 @@ class LogStream(io.TextIOBase):
     def end_line(self) -> bool:
         """False when the line was dropped."""
         with self._output.lock:
+            if self._is_skipped:
+                self._output.drop(1)
+                self.forget()
+                return True
             text = finished_line(self._line, self._cut)
             self.forget()
             return self._output.emit(self._stream, text)
@@ -134,6 +158,7 @@ class LogStream(io.TextIOBase):
     def forget(self) -> None:
         self._line = ""
         self._cut = 0
+        self._is_skipped = False
         self.has_partial = False
 
     def writable(self) -> bool:
