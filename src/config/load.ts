@@ -65,12 +65,20 @@ export function loadConfig(text: string, file: string, inputs: ConfigInputs): Lo
     found.push({ path: ['system', 'max_concurrent_functions'], at: 'value', message });
   }
 
+  /** One spec a function for the life of this configuration: who has it can tell by identity that nothing changed. */
+  const defaultSpecs = new Map<string, FunctionSpec>();
   const config: ResolvedConfig = {
     system,
     git,
     keys,
     functionEntries,
-    specFor: (name) => functionEntries.get(name)?.spec ?? resolveFunction(name, undefined, system).spec,
+    specFor(name) {
+      const known = functionEntries.get(name)?.spec ?? defaultSpecs.get(name);
+      if (known !== undefined) return known;
+      const { spec } = resolveFunction(name, undefined, system);
+      defaultSpecs.set(name, spec);
+      return spec;
+    },
     slice: (name) => canonicalJson(rawEntry(raw, name) ?? {}),
   };
   if (found.length + problems.length === 0) return Object.freeze({ config: Object.freeze(config), problems: [] });

@@ -39,7 +39,7 @@ export async function activateRevision(
     const kept = live?.version === declared.version ? live.pool : undefined;
     const pool = kept ?? parts.stager.claim(declared);
     assert(pool !== undefined, `${declared.name} was not staged`);
-    pool.setPolicy(policyOf(declared.spec));
+    if (kept === undefined || live?.spec !== declared.spec) pool.setPolicy(policyOf(declared.spec));
     if (kept === undefined) fresh.push(pool);
     next.set(declared.name, deploymentOf(declared, pool));
   }

@@ -1,6 +1,5 @@
-import { createHash } from 'node:crypto';
 import { decodeFile } from '../config/decode.ts';
-import { loadConfig } from '../config/load.ts';
+import { loadConfig, type LoadedConfig } from '../config/load.ts';
 import type { ConfigInputs } from '../config/resolve.ts';
 import { FaasError, type Problem } from '../errors.ts';
 import { declareRevision } from '../registry/declare.ts';
@@ -51,6 +50,7 @@ export interface TreeAccess {
 const REMEMBERED_TREES = 16;
 /** Larger listings are judged again when they are asked for again: sixteen of them would fill the memory. */
 const REMEMBERED_ENTRIES_MAX = 50_000;
+const REMEMBERED_CONFIGS = 4;
 const REMEMBERED_SOURCES = 50_000;
 
 /**
@@ -62,6 +62,8 @@ export class Validator {
   readonly #trees = new Map<string, Validation>();
   /** Verdicts over sources by content, callable, runtime and path. */
   readonly #sources = new Map<string, readonly Problem[]>();
+  /** By their text. Most revisions change functions only. */
+  readonly #configs = new Map<string, LoadedConfig>();
   readonly #dependencyFiles = new DependencyFiles();
 
   constructor(parts: ValidatorParts) {
@@ -107,7 +109,8 @@ export class Validator {
     const { text: configText, problem } = decodeFile(await access.reader.readBlob(configEntry.oid), configFile);
     if (problem !== undefined)
       return { tree, entries, configText: '', revision: undefined, dependencies: NONE, problems: [...problems, problem] };
-    const loaded = loadConfig(configText, configFile, configInputs);
+    const loaded = this.#configs.get(configText) ?? loadConfig(configText, configFile, configInputs);
+    remember(this.#configs, configText, loaded, REMEMBERED_CONFIGS);
     problems.push(...loaded.problems);
     const config = loaded.config ?? loaded.partial;
     if (config === undefined) {
@@ -184,10 +187,8 @@ interface WantedSource {
   readonly runtime: string;
 }
 
-function sourceKey(source: WantedSource): string {
-  return createHash('sha256')
-    .update(JSON.stringify([source.file, source.oid, source.callable, source.runtime]))
-    .digest('base64');
+function sourceKey({ file, oid, callable, runtime }: WantedSource): string {
+  return [oid, runtime, callable, file].join('\0');
 }
 
 function byPlace(one: Problem, other: Problem): number {

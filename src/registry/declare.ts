@@ -20,6 +20,9 @@ export interface DeclareInput {
   readonly configFile: string;
 }
 
+/** The last declaration made of each spec: most functions of most revisions are those of the one before. */
+const declaredBySpec = new WeakMap<FunctionSpec, DeclaredFunction>();
+
 /**
  * Joins the directories `functions/<name>/` with the entries of the configuration: a directory without an entry gets the
  * defaults, an entry without a directory is a problem, and so is a function without its handler's file. Pure.
@@ -47,8 +50,13 @@ export function declareRevision(input: DeclareInput): { revision: Revision; prob
         message: missingHandler(name, spec, candidates, blobs),
       });
     }
+    const before = declaredBySpec.get(spec);
+    if (before?.treeOid === treeOid && before.handlerFile === handlerFile) {
+      functions.set(name, before);
+      continue;
+    }
     const configSlice = config.slice(name);
-    functions.set(name, {
+    const declaration: DeclaredFunction = {
       name,
       spec,
       treeOid,
@@ -56,7 +64,9 @@ export function declareRevision(input: DeclareInput): { revision: Revision; prob
       etag: functionEtag(treeOid, configSlice),
       handlerFile,
       configSlice,
-    });
+    };
+    declaredBySpec.set(spec, declaration);
+    functions.set(name, declaration);
   }
   for (const [name, entry] of config.functionEntries) {
     if (functions.has(name)) continue;

@@ -32,6 +32,10 @@ export function planRevision(from: Functions, to: Functions): Plan {
       added.push(name);
       continue;
     }
+    if (previous === next) {
+      unchanged += 1;
+      continue;
+    }
     const change: ChangedFunction = {
       name,
       code: previous.treeOid !== next.treeOid,
