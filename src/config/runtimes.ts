@@ -12,7 +12,7 @@ const MEBI = 1024 * 1024;
 /** Threads of one Node: its own six, four for files, names and hashes once they are used, and pid 1 of its sandbox. */
 export const NODE_THREADS = 11;
 
-/** Less than this a runner cannot live with. Node: measured, docs/decisions/006-node-memory.md. */
+/** Less than this a runner cannot live with. Node: measured, docs/decisions/007-node-heap-classes.md. */
 export const FLOORS = {
   python: { memoryBytes: 0, pids: 0 },
   node: { memoryBytes: 64 * MEBI, pids: 16 },

@@ -36,7 +36,7 @@ export interface BinaryContent {
  */
 export interface FunctionConfig {
   /**
-   * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later) and refused where it is missing.
+   * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later). `node` is the Node that runs the daemon, `nodeN` exactly that major version (24 or later): the daemon's, else the first in `/usr/local/bin` and `/usr/bin`. Refused where it is missing.
    */
   runtime?: string;
   /**
@@ -44,7 +44,7 @@ export interface FunctionConfig {
    */
   execution_mode?: 'process' | 'container';
   /**
-   * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`.
+   * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`. With Node the file is the first of `handler.mjs`, `handler.js`, `handler.ts`, and `handle` may also be the default export.
    */
   handler?: string;
   /**
@@ -52,7 +52,7 @@ export interface FunctionConfig {
    */
   timeout?: number | string;
   /**
-   * Forcing. Memory limit of one instance, 16Mi to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
+   * Forcing. Memory limit of one instance, 16Mi (Node: 64Mi) to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
    */
   memory?: string;
   /**
@@ -60,7 +60,7 @@ export interface FunctionConfig {
    */
   cpu_limit?: number | string;
   /**
-   * Forcing. Most processes and threads of one instance.
+   * Forcing. Most processes and threads of one instance; at least 16 with Node.
    */
   pids?: number;
   /**

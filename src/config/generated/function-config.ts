@@ -1,7 +1,7 @@
 /** Made by `npm run codegen` from schemas/function-config.schema.json: change that, not this. */
 
 /**
- * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later) and refused where it is missing.
+ * Forcing. Interpreter of the function: `python3` is the host's own, `python3.N` is exactly that minor version (3.8 or later). `node` is the Node that runs the daemon, `nodeN` exactly that major version (24 or later): the daemon's, else the first in `/usr/local/bin` and `/usr/bin`. Refused where it is missing.
  */
 export type Runtime = string;
 /**
@@ -9,7 +9,7 @@ export type Runtime = string;
  */
 export type ExecutionMode = 'process' | 'container';
 /**
- * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`.
+ * Forcing. The callable: `handle` is `handle` in `handler.py`; `module.callable` names another file right in the function's directory: `main.run` is `run` in `main.py`. With Node the file is the first of `handler.mjs`, `handler.js`, `handler.ts`, and `handle` may also be the default export.
  */
 export type Handler = string;
 /**
@@ -17,7 +17,7 @@ export type Handler = string;
  */
 export type Timeout = number | string;
 /**
- * Forcing. Memory limit of one instance, 16Mi to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
+ * Forcing. Memory limit of one instance, 16Mi (Node: 64Mi) to 1Ti, such as `256Mi` or `1Gi`. Over it the instance is killed and the call gets 502 `oom`.
  */
 export type Memory = string;
 /**
@@ -25,7 +25,7 @@ export type Memory = string;
  */
 export type CpuLimit = number | string;
 /**
- * Forcing. Most processes and threads of one instance.
+ * Forcing. Most processes and threads of one instance; at least 16 with Node.
  */
 export type Pids = number;
 /**

@@ -5,6 +5,12 @@ import { countedHits, memoryHit, mergeHits, namedHits, printBytes, throttlingHit
 import { ABORTED_STATUSES, type PreparedExit } from './prepared-instance.ts';
 
 const INIT_DETAIL_MAX_CHARACTERS = 2500;
+const FULL_HEAP = /^(?:FATAL ERROR: |# Fatal ).*(?:out of memory|invalid table size|invalid array length)/i;
+
+/** Whether a line that an instance printed is what V8 says before it gives up for want of memory. */
+export function isLastWordOfHeap(line: string): boolean {
+  return FULL_HEAP.test(line);
+}
 
 /**
  * How an instance ended: `first` when its cause was known before, else what the end itself says; with what it used and

@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process';
 import { realpathSync, statSync } from 'node:fs';
-import { runtimeProblem } from '../../config/runtimes.ts';
 import { FaasError } from '../../errors.ts';
 import { isRunnableBy } from './interpreters.ts';
 
 const DIRECTORIES = ['/usr/local/bin', '/usr/bin'] as const;
 const VERSION_TIMEOUT_MS = 10_000;
+/** The configuration refuses older ones by name; what they are asked here they may not understand. */
+const OLDEST_MAJOR = 24;
 
 /** A Node of this host: absolute path without links, and `26.10.0`. */
 export interface NodeExecutable {
@@ -31,9 +32,9 @@ const PLACES: NodePlaces = {
  */
 export function findNode(runtime: string, uid: number, places: NodePlaces = PLACES): NodeExecutable {
   const major = /^node(\d{0,3})$/.exec(runtime)?.[1];
-  const mistake = runtimeProblem(runtime);
-  if (major === undefined || mistake !== undefined)
-    throw new FaasError('init_failed', { detail: `There is no such runtime: ${mistake ?? JSON.stringify(runtime)}.` });
+  if (major === undefined) throw new FaasError('init_failed', { detail: `There is no runtime ${JSON.stringify(runtime)}.` });
+  if (isTooOld(major))
+    throw new FaasError('init_failed', { detail: `${runtime} is too old: node${OLDEST_MAJOR} is the first that is supported.` });
   const seen: string[] = [];
   for (const { path, version } of executables(places)) {
     if (major !== '' && version.split('.')[0] !== major) seen.push(`${path} is version ${version}`);
@@ -49,6 +50,10 @@ export function findNode(runtime: string, uid: number, places: NodePlaces = PLAC
   });
 }
 
+function isTooOld(major: string): boolean {
+  return major !== '' && Number(major) < OLDEST_MAJOR;
+}
+
 /** Every Node that `findNode` may choose from, for people. */
 export function listNodes(places: NodePlaces = PLACES): readonly NodeExecutable[] {
   return [...executables(places)];
@@ -59,7 +64,7 @@ export function nodeRuntimes(uid: number, places: NodePlaces = PLACES): Readonly
   const names = new Set(['node', ...listNodes(places).map(({ version }) => `node${version.split('.')[0] ?? ''}`)]);
   const found: [string, string][] = [];
   for (const name of names) {
-    if (runtimeProblem(name) !== undefined) continue;
+    if (isTooOld(name.slice('node'.length))) continue;
     try {
       found.push([name, findNode(name, uid, places).version]);
     } catch {

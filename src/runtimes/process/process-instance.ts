@@ -24,9 +24,8 @@ import { bodyFault, handlerError, readAnswerHead, readFailure } from './answer.t
 import { AnswerFlow } from './answer-flow.ts';
 import type { AnswerStream } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
-import { isNodeRuntime } from './interpreters.ts';
 import { CallBodies } from './call-bodies.ts';
-import { endOf, initError, outOfMemory, startError } from './instance-end.ts';
+import { endOf, initError, outOfMemory, startError, isLastWordOfHeap } from './instance-end.ts';
 import { InstanceLog } from './instance-log.ts';
 import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
@@ -38,8 +37,6 @@ import { specialiseOrder, type OrderParts } from './specialise-order.ts';
 const CHANNEL_LOST_MS = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
-
-const FULL_HEAP = /^(?:FATAL ERROR: |# Fatal ).*(?:out of memory|invalid table size|invalid array length)/i;
 
 export interface SpecialisationParts extends OrderParts {
   readonly clock: Clock;
@@ -123,7 +120,7 @@ export class ProcessInstance implements Instance {
     this.#log = new InstanceLog(parts.clock, (words) => parts.onLog({ functionName, version, instanceId: this.id, ...words }));
     prepared.readLogs({
       line: (text) => {
-        this.#hasFullHeap ||= FULL_HEAP.test(text);
+        this.#hasFullHeap ||= isLastWordOfHeap(text);
         return this.#log.raw(text, this.#onlyCallId());
       },
       skipped: (count) => this.#log.skipped(count),
@@ -215,8 +212,7 @@ export class ProcessInstance implements Instance {
 
   async usage(): Promise<InstanceUsage | undefined> {
     const group = this.#prepared.group.usage();
-    const first =
-      this.pid === undefined || this.#prepared.isDead ? undefined : readTreeUsage(this.pid, isNodeRuntime(this.#request.runtime));
+    const first = this.pid === undefined || this.#prepared.isDead ? undefined : readTreeUsage(this.pid, this.#request.runtime);
     if (group === undefined) return first;
     return { ...group, cpuMs: group.cpuMs ?? first?.cpuMs };
   }

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import type { InstanceUsage } from '../../pool/instance.ts';
+import { isNodeRuntime } from './interpreters.ts';
 
 /** `USER_HZ`, which is 100 on every architecture Node runs on. */
 const TICK_MS = 10;
@@ -8,12 +9,12 @@ const PROCESSES_MAX = 64;
 
 /**
  * What an instance's processes use, by `/proc`: without control groups all there is. Pages that they share count for each.
- * Undefined once the first is gone. @param isFirstOurs the first process only keeps the others, and its memory is not the function's
+ * Undefined once the first is gone. With Node the first only keeps the others, and its memory is not the function's.
  */
-export function readTreeUsage(first: number, isFirstOurs: boolean): InstanceUsage | undefined {
+export function readTreeUsage(first: number, runtime: string): InstanceUsage | undefined {
   const root = readProcess(first);
   if (root === undefined) return undefined;
-  let memoryBytes = isFirstOurs ? 0 : root.memoryBytes;
+  let memoryBytes = isNodeRuntime(runtime) ? 0 : root.memoryBytes;
   let ticks = root.ticks;
   const pending = [...childrenOf(first)];
   for (let seen = 0; pending.length > 0 && seen < PROCESSES_MAX; seen++) {

@@ -1,6 +1,7 @@
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
+import { runtimeProblem } from '../../../src/config/runtimes.ts';
 import { findNode, nodeRuntimes, type NodePlaces } from '../../../src/runtimes/process/node-executables.ts';
 
 const SOMEBODY = 1_900_000_000;
@@ -67,6 +68,16 @@ test('an upgrade in place is seen, a link counts as what it leads to, and what i
   t.is(findNode('node25', SOMEBODY, where).version, '25.10.0');
   writeFileSync(real, '#!/bin/sh\necho hello; exit 1\n', { mode: 0o755 });
   t.throws(() => findNode('node25', SOMEBODY, where), { code: 'init_failed' });
+});
+
+test('the configuration and the host agree on what is too old', (t) => {
+  const where = places(t, '23.9.0', '24.0.0');
+  for (const runtime of ['node23', 'node24']) {
+    const isRefused = runtimeProblem(runtime) !== undefined;
+    t.is(isRefused, runtime === 'node23');
+    if (isRefused) t.throws(() => findNode(runtime, SOMEBODY, where), { message: /too old/ });
+    else t.is(findNode(runtime, SOMEBODY, where).path, pathOf(where, 1));
+  }
 });
 
 test('what is no runtime of ours is refused, whatever is there', (t) => {

@@ -59,6 +59,36 @@ for (const isolation of ['strict', 'standard'] as const) {
   });
 }
 
+test('the process beside Node has nothing left that a function could use, and no signal reaches it', async (t) => {
+  await using fixture = await RuntimeFixture.open();
+  const code = `
+import fs from 'node:fs';
+const outcome = (attempt) => { try { attempt(); return 'done'; } catch (error) { return error.code; } };
+const status = (pid) => Object.fromEntries(fs.readFileSync('/proc/' + pid + '/status', 'utf8').split('\\n').map((line) => line.split(':\\t')));
+export const handle = () => {
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGCHLD', 'SIGKILL', 'SIGSTOP', 'SIGABRT', 'SIGALRM']) process.kill(1, signal);
+  const { CapPrm, CapBnd, NoNewPrivs, Seccomp } = status(1);
+  return {
+    rights: [CapPrm, CapBnd, NoNewPrivs, Seccomp],
+    read: ['environ', 'maps', 'mem'].map((file) => outcome(() => fs.openSync('/proc/1/' + file, 'r'))),
+    write: outcome(() => fs.openSync('/proc/1/mem', 'r+')),
+    list: ['fd', 'root', 'cwd'].map((file) => outcome(() => fs.readdirSync('/proc/1/' + file))),
+    own: fs.readdirSync('/proc/self/fd').map(Number).filter((fd) => fd <= 4).map((fd) => fs.readlinkSync('/proc/self/fd/' + fd).replace(/\\d+/, '')),
+    parents: [process.ppid, process.pid],
+  };
+};`;
+  const instance = await start(fixture, nodeRequest(fixture, code));
+  await call(instance);
+  const facts = JSON.parse(await text(await call(instance))) as Record<string, unknown>;
+  t.deepEqual(facts['rights'], ['0'.repeat(16), '0'.repeat(16), '1', '2']);
+  t.deepEqual(facts['read'], ['EACCES', 'EACCES', 'EACCES']);
+  t.is(facts['write'], 'EACCES');
+  t.deepEqual(facts['list'], ['EACCES', 'EACCES', 'EACCES']);
+  t.deepEqual((facts['own'] as string[]).slice(0, 4), ['/dev/null', 'socket:[]', 'socket:[]', 'socket:[]']);
+  t.deepEqual(facts['parents'], [1, 2]);
+  await instance.kill();
+});
+
 test('without isolation Node runs as it is, in the same runner', async (t) => {
   await using fixture = await RuntimeFixture.open({ isolation: 'none' });
   const instance = await start(

@@ -129,7 +129,7 @@ test('a file whose runtime is none is not given to whatever program has that nam
     problems.map(({ file }) => file),
     ['functions/a/a.mjs'],
   );
-  t.regex(problems[0]?.message ?? '', /"node20" is too old: node24 is the first/);
+  t.regex(problems[0]?.message ?? '', /node20 is too old: node24 is the first/);
 });
 
 test('a source that keeps the compiler busy or is too much for its memory is a problem of that file alone', async (t) => {
