@@ -71,8 +71,13 @@ const fixture = await RuntimeFixture.open();
 const instance = await fixture.start('import os\\ndef handle(r): return {"uid": os.getuid(), "files": sorted(os.listdir("/"))}\\n');
 const answer = JSON.parse(await text(await call(instance)));
 const usage = await instance.usage();
+const limits = [];
+for (const body of ['bytearray(300 << 20)', '[threading.Thread(target=time.sleep, args=(9,), daemon=True).start() for _ in range(99)]']) {
+  const greedy = await fixture.start('import threading, time\\ndef handle(r): return str(len(' + body + '))\\n');
+  limits.push(await call(greedy).then(text, (error) => [error.code, error.context.limits_hit?.[0].limit]));
+}
 await fixture[Symbol.asyncDispose]();
-say({ refused, level: fixture.runtime.isolation.level, answer, memoryBytes: usage.memoryBytes });
+say({ refused, level: fixture.runtime.isolation.level, answer, memoryBytes: usage.memoryBytes, limits });
 `,
       ['setpriv', ...AS_USER],
     );
@@ -82,12 +87,18 @@ say({ refused, level: fixture.runtime.isolation.level, answer, memoryBytes: usag
       level: string;
       answer: { uid: number; files: string[] };
       memoryBytes: number;
+      limits: unknown;
     };
     t.regex(said.refused, /isolation_unavailable.*control groups/);
     t.is(said.level, 'standard');
     t.is(said.answer.uid, 65_534);
     t.false(said.answer.files.includes('root'));
     t.true(said.memoryBytes > 0);
+    // By rlimits: there are no control groups for it.
+    t.deepEqual(said.limits, [
+      ['handler_error', 'memory'],
+      ['handler_error', 'pids'],
+    ]);
   },
 );
 
