@@ -42,7 +42,7 @@ export class NodeRunner implements AsyncDisposable {
   #calls = 0;
 
   /** Boots one that knows no function. */
-  static async boot(options: { node?: string; environment?: Record<string, string> } = {}): Promise<NodeRunner> {
+  static async boot(options: { node?: string; entry?: string; environment?: Record<string, string> } = {}): Promise<NodeRunner> {
     const directory = mkdtempSync(join(realpathSync(tmpdir()), 'node-runner-'));
     const server = createServer();
     server.listen(join(directory, 's'));
@@ -55,7 +55,7 @@ export class NodeRunner implements AsyncDisposable {
     });
     const child = spawn(
       '/usr/bin/python3',
-      ['-I', '-S', '-c', EXEC, join(directory, 's'), options.node ?? process.execPath, ENTRY],
+      ['-I', '-S', '-c', EXEC, join(directory, 's'), options.node ?? process.execPath, options.entry ?? ENTRY],
       {
         env: {
           PATH: '/usr/local/bin:/usr/bin:/bin',

@@ -26,17 +26,18 @@ const JOIN_MAX_BYTES = CHUNK_MAX_BYTES + HEADER_BYTES;
 /** Log lines that may wait behind what the daemon takes slowly. */
 const WAITING_MAX_BYTES = 1 << 20;
 const EMPTY = bytesFrom('');
+/** Each frame is put together here; writing is synchronous. */
+const scratch = own(allocUnsafeSlow(JOIN_MAX_BYTES), 'utf8Write');
 const socketWrite = Socket.prototype.write;
 const { set, subarray } = Uint8Array.prototype;
 
 export class Channel {
-  #descriptor = -1;
+  #descriptor;
   #socket;
   #listener;
   /** Bytes in Node's queue. */
   #queuedBytes = 0;
   #waiters = [];
-  #scratch = own(allocUnsafeSlow(JOIN_MAX_BYTES), 'utf8Write');
   // Of the frame that is being read.
   #head = allocUnsafeSlow(HEADER_BYTES);
   #headBytes = 0;
@@ -46,20 +47,26 @@ export class Channel {
   #call = 0;
 
   /**
-   * Begins to read. `listener`: `frame(type, call, payload, isOwn)`, where a payload that isn't `isOwn` is only valid during
-   * the call; `ended()` at an end between frames; `broken()` when nothing more can be said or understood.
+   * `listener`: `frame(type, call, payload, isOwn)`, where a payload that isn't `isOwn` is only valid during the call;
+   * `ended()` at an end between frames; `broken()` when nothing more can be said or understood.
    */
-  open(descriptor, listener) {
+  constructor(descriptor, listener) {
     this.#descriptor = descriptor;
     this.#listener = listener;
-    this.#socket = new Socket({
-      fd: descriptor,
-      onread: { buffer: allocUnsafeSlow(READ_BYTES), callback: (count, buffer) => this.#take(count, buffer) },
+  }
+
+  /** Begins to read. Before, it can only be written to. */
+  open() {
+    const socket = new Socket({
+      fd: this.#descriptor,
+      onread: { buffer: allocUnsafeSlow(READ_BYTES), callback: (count, buffer) => this.take(buffer, count) },
     });
-    this.#socket.on('end', () => (this.#headBytes > 0 || this.#payload !== null ? listener.broken() : listener.ended()));
-    this.#socket.on('error', () => listener.broken());
-    this.#socket.on('close', () => listener.broken());
-    this.#socket.resume();
+    this.#socket = socket;
+    const listener = this.#listener;
+    socket.on('end', () => (this.#headBytes > 0 || this.#payload !== null ? listener.broken() : listener.ended()));
+    socket.on('error', () => listener.broken());
+    socket.on('close', () => listener.broken());
+    socket.resume();
   }
 
   /** Whether the daemon is behind: who makes pieces of an answer waits for `drained`. */
@@ -85,7 +92,7 @@ export class Channel {
 
   /** A frame of raw bytes, at most CHUNK_MAX_BYTES. */
   sendBytes(type, call, bytes = EMPTY) {
-    const frame = this.#scratch;
+    const frame = scratch;
     writeHeader(frame, type, call, bytes.length);
     apply(set, frame, [bytes, HEADER_BYTES]);
     this.#write(frame, HEADER_BYTES + bytes.length);
@@ -95,8 +102,7 @@ export class Channel {
   sendAnswer(call, head, body, bodyBytes) {
     const headBytes = byteLength(head);
     const start = HEADER_BYTES + 4 + headBytes;
-    const frame =
-      start + (typeof body === 'string' ? bodyBytes : 0) <= JOIN_MAX_BYTES ? this.#scratch : ownBytes(start + bodyBytes);
+    const frame = start + (typeof body === 'string' ? bodyBytes : 0) <= JOIN_MAX_BYTES ? scratch : ownBytes(start + bodyBytes);
     writeHeader(frame, FRAME.ANSWER, call, 4 + headBytes + bodyBytes);
     writeUint32(frame, HEADER_BYTES, headBytes);
     frame.utf8Write(head, HEADER_BYTES + 4, headBytes);
@@ -115,7 +121,7 @@ export class Channel {
   /** A frame whose payload is this text. */
   sendText(type, call, text) {
     const bytes = byteLength(text);
-    const frame = HEADER_BYTES + bytes <= JOIN_MAX_BYTES ? this.#scratch : ownBytes(HEADER_BYTES + bytes);
+    const frame = HEADER_BYTES + bytes <= JOIN_MAX_BYTES ? scratch : ownBytes(HEADER_BYTES + bytes);
     writeHeader(frame, type, call, bytes);
     frame.utf8Write(text, HEADER_BYTES, bytes);
     this.#write(frame, HEADER_BYTES + bytes);
@@ -146,7 +152,8 @@ export class Channel {
     for (let index = 0; index < waiters.length; index++) waiters[index]();
   }
 
-  #take(count, buffer) {
+  /** What was read: the first `count` bytes of the buffer, any part of a frame or many frames. */
+  take(buffer, count = buffer.length) {
     let at = 0;
     while (at < count) {
       if (this.#payload !== null) at = this.#fill(buffer, at, count);

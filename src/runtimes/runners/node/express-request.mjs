@@ -1,8 +1,10 @@
 /** The `req` of functions written for Google's functions framework: Node's IncomingMessage with Express's additions. */
-import { IncomingMessage } from 'node:http';
 import { readFields } from './form-fields.mjs';
 import { accepted, matchType, preferred } from './media-types.mjs';
 import { readCookies } from './request.mjs';
+
+// Not imported: the names of an import are all looked at, and `http.WebSocket` loads an HTTP client for 25 ms.
+const { IncomingMessage } = process.getBuiltinModule('node:http');
 
 export class ExpressRequest extends IncomingMessage {
   baseUrl = '';

@@ -1,5 +1,4 @@
 /** Finds and imports the handler; every way this can fail has its own reason (INIT_FAILED in docs/PROTOCOL.md). */
-import { spawnSync } from 'node:child_process';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
@@ -98,6 +97,7 @@ function article(value) {
 }
 
 function checkSyntax(codeRoot) {
+  const { spawnSync } = process.getBuiltinModule('node:child_process');
   const root = pathToFileURL(`${codeRoot}/`).href;
   for (const url of (modules ?? []).filter((each) => each.startsWith(root)).slice(0, CHECKED_FILES_MAX)) {
     const args = ['--check', fileURLToPath(url)];

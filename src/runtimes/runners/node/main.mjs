@@ -11,6 +11,7 @@ import { hookImports } from './framework-registry.mjs';
 import { FRAME, readUint32 } from './frames.mjs';
 import { importFailed, InitFailed, load, noteModule } from './loading.mjs';
 import { allocUnsafeSlow, exit, now, parse, textOf } from './originals.mjs';
+import { rehearse } from './rehearsal.mjs';
 import { EXIT_PROTOCOL, Runner } from './runner.mjs';
 import { adapt } from './signature.mjs';
 
@@ -20,9 +21,7 @@ const EXIT_SANDBOX_FAILED = 70;
 const EXIT_INIT_FAILED = 71;
 
 giveProcessors();
-const channel = new Channel();
-const runner = new Runner(channel);
-
+await rehearse();
 writeSync(HAND_OVER, 'b');
 const order = readOrder();
 if (order === null) exit(0);
@@ -50,7 +49,7 @@ function readExactly(count) {
 async function become(order) {
   const beganMs = now();
   let isLoading = true;
-  channel.open(CHANNEL, {
+  const channel = new Channel(CHANNEL, {
     frame(type, call, payload, isOwn) {
       try {
         if (isLoading) throw new Error('a frame before READY');
@@ -63,13 +62,15 @@ async function become(order) {
     ended: () => exit(0),
     broken: () => exit(EXIT_PROTOCOL),
   });
+  const runner = new Runner(channel);
+  channel.open();
   try {
     process.chdir(order.code);
   } catch (error) {
     channel.sendJson(FRAME.SANDBOX_FAILED, 0, { step: 'code', errno: -error.errno, detail: error.code });
     exit(EXIT_SANDBOX_FAILED);
   }
-  setUpProcess(order);
+  setUpProcess(order, runner.output);
   const fail = (failure) => {
     isLoading = false;
     runner.flush();
@@ -115,14 +116,14 @@ function giveProcessors() {
 }
 
 /** What was booted for any function becomes this one's. */
-function setUpProcess(order) {
+function setUpProcess(order, output) {
   const { env } = process;
   env.FUNCTION_NAME = order.function;
   env.FUNCTION_VERSION = order.version;
   env.FUNCTION_TARGET = order.callable;
   env.FUNCTION_SIGNATURE_TYPE = order.signature ?? 'http';
   for (const name of Object.keys(order.environment)) env[name] = order.environment[name];
-  runner.output.install();
+  output.install();
   hookImports(order.dependencies ?? null, noteModule);
   if (order.compile_cache) module.enableCompileCache(order.compile_cache);
 }

@@ -1,5 +1,4 @@
 /** `req.body` as Google's functions framework gives it: by the content type, with `req.rawBody` beside it. */
-import { brotliDecompressSync, gunzipSync, inflateSync, zstdDecompressSync } from 'node:zlib';
 import { readFields } from './form-fields.mjs';
 import { baseOf } from './media-types.mjs';
 import { parse } from './originals.mjs';
@@ -7,12 +6,13 @@ import { BadRequest } from './request.mjs';
 
 /** Of a compressed body; the gateway bounds only what is sent. */
 const INFLATED_MAX_BYTES = 64 << 20;
+/** Names of functions of node:zlib, which is loaded for the first compressed body. */
 const DECODERS = {
-  gzip: gunzipSync,
-  'x-gzip': gunzipSync,
-  deflate: inflateSync,
-  br: brotliDecompressSync,
-  zstd: zstdDecompressSync,
+  gzip: 'gunzipSync',
+  'x-gzip': 'gunzipSync',
+  deflate: 'inflateSync',
+  br: 'brotliDecompressSync',
+  zstd: 'zstdDecompressSync',
 };
 
 /** Gives {body, rawBody}. Throws BadRequest for a body that isn't what its headers say. */
@@ -55,7 +55,7 @@ function inflate(encoding, bytes) {
   const decode = Object.hasOwn(DECODERS, encoding.toLowerCase()) ? DECODERS[encoding.toLowerCase()] : undefined;
   if (decode === undefined) throw new BadRequest(`the body's encoding ${encoding} is not known`);
   try {
-    return decode(bytes, { maxOutputLength: INFLATED_MAX_BYTES });
+    return process.getBuiltinModule('node:zlib')[decode](bytes, { maxOutputLength: INFLATED_MAX_BYTES });
   } catch (error) {
     throw new BadRequest(`the body can't be decoded as ${encoding}: ${error.message}`);
   }
