@@ -5,7 +5,7 @@
 import { allocUnsafeSlow, apply, own, Promise } from './originals.mjs';
 import { BadRequest } from './request.mjs';
 
-/** Credit is given back in portions: a frame for each small piece would cost as much as the piece. */
+/** Far less than the daemon may be ahead, so that it never waits for it: a frame for each small piece would cost as much as the piece. */
 const CREDIT_PORTION_BYTES = 128 << 10;
 const { set } = Uint8Array.prototype;
 const REASONS = {
@@ -100,9 +100,7 @@ export class IncomingBody {
 
   #giveBack(bytes) {
     this.#owedBytes += bytes;
-    if (this.#owedBytes === 0 || this.isOver) return;
-    // The last portion as well, when nothing is left to read: the daemon may wait for it.
-    if (this.#owedBytes < CREDIT_PORTION_BYTES && this.#pieces.length > 0) return;
+    if (this.#owedBytes < CREDIT_PORTION_BYTES || this.isOver) return;
     this.#sendCredit(this.#owedBytes);
     this.#owedBytes = 0;
   }
