@@ -145,9 +145,9 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       startInstaller: (request, kind, signal) => runtime.startInstaller(request, kind, signal),
       level: isolation.level,
       buildNetwork() {
-        throw new FaasError('install_failed', {
-          detail: 'Building packages comes with egress, which is not built into this version.',
-        });
+        if (network.auto === 'egress') return 'egress';
+        const detail = `\`allow_build\` needs network egress, which this host cannot give: ${network.reason}.`;
+        throw new FaasError('install_failed', { detail });
       },
       environment: options.environment,
       clock,
@@ -336,7 +336,8 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
 }
 
 function wishOf({ name, spec }: DeclaredFunction, wanted: FunctionDependencies): DependencyWish {
-  return { ...wanted, functionName: name, runtime: spec.runtime, allowBuild: spec.allowBuild };
+  const { runtime, allowBuild, networkAllow } = spec;
+  return { ...wanted, functionName: name, runtime, allowBuild, networkAllow };
 }
 
 function startRequest(

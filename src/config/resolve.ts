@@ -114,8 +114,6 @@ export function resolveFunction(
     const why = network === 'host' ? 'everything is reached already' : 'nothing is reached';
     refuse('network_allow', `network_allow counts with egress only: with network ${network} ${why}`);
   }
-  const notBuilt = 'is not built into this version';
-  if (entry.allow_build === true) refuse('allow_build', `building packages comes with egress, which ${notBuilt}`);
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
   if (concurrency > 1 && kind === 'python') {
     refuse(

@@ -169,4 +169,8 @@ asUser('an ordinary user installs dependencies too', async (t) => {
   });
   await statusWhen(daemon, ({ state }) => state === 'applied');
   t.deepEqual((await daemon.call('/invoke/greet')).json(), { says: 'one' });
+  const builds = { name: 'builds', code: USING, config: { dependencies: ['greeting==1.0'], allow_build: true } };
+  const refused = await daemon.call('/functions', { json: builds });
+  t.is(refused.status, 422, refused.text);
+  t.regex(refused.text, /`allow_build` needs network egress, which this host cannot give: .*root/);
 });

@@ -13,6 +13,8 @@ export interface DependencyFixtureOptions {
   /** The daemon's environment beside `PATH` and an empty home. */
   readonly environment?: Readonly<Record<string, string>>;
   readonly bounds?: DependencyParts['bounds'];
+  /** Default `host`, so that a build reaches an index on loopback. */
+  readonly buildNetwork?: 'host' | 'egress';
 }
 
 /** Dependencies with a runtime and a store of their own; the host's settings are shut out. */
@@ -31,7 +33,7 @@ export class DependencyFixture implements AsyncDisposable {
       storeDirectory: runtime.storeDirectory,
       startInstaller: (request, kind, signal) => runtime.runtime.startInstaller(request, kind, signal),
       level,
-      buildNetwork: () => 'host',
+      buildNetwork: () => options.buildNetwork ?? 'host',
       environment: { PATH: '/usr/bin:/bin', HOME: home, XDG_CONFIG_DIRS: home, ...options.environment },
       clock: systemClock,
       logger: runtime.logger,
@@ -81,6 +83,7 @@ export function wishFor(requirements: readonly string[], overrides: Partial<Pyth
     }),
     isHashed: false,
     allowBuild: false,
+    networkAllow: [],
     ...overrides,
   };
 }

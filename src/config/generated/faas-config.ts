@@ -198,7 +198,7 @@ export interface FunctionConfig {
   network?: 'egress' | 'none' | 'host' | 'auto';
   network_allow?: NetworkAllow;
   /**
-   * Forcing. Whether packages may run code of their own while they are installed; else only wheels are. Comes with `egress`: only `false` is accepted in this version.
+   * Forcing. Whether packages may run code of their own while they are installed, with network `egress` and `network_allow` of the function; else only Python wheels are accepted, and npm runs no scripts.
    */
   allow_build?: boolean;
   /**

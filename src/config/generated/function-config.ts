@@ -49,7 +49,7 @@ export type Network = 'egress' | 'none' | 'host' | 'auto';
  */
 export type NetworkAllow = string[];
 /**
- * Forcing. Whether packages may run code of their own while they are installed; else only wheels are. Comes with `egress`: only `false` is accepted in this version.
+ * Forcing. Whether packages may run code of their own while they are installed, with network `egress` and `network_allow` of the function; else only Python wheels are accepted, and npm runs no scripts.
  */
 export type AllowBuild = boolean;
 /**

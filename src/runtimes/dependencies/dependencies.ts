@@ -190,6 +190,7 @@ export class Dependencies implements AsyncDisposable {
           runtime: plan.runtime,
           // An index may be private or on loopback, and nothing but the installer runs.
           network: plan.kind === 'wheels' ? 'host' : this.#parts.buildNetwork(),
+          networkAllow: plan.kind === 'wheels' ? [] : plan.networkAllow,
           kind: plan.kind,
           inputDirectory: input,
           installDirectory: install,

@@ -9,6 +9,8 @@ interface Wish {
   readonly runtime: string;
   /** Packages may run code of their own while they are installed. */
   readonly allowBuild: boolean;
+  /** Of the function: what its packages may reach while they run code, though it is not public. */
+  readonly networkAllow: readonly string[];
 }
 
 export interface PythonWish extends Wish {
@@ -45,6 +47,7 @@ export interface InstallPlan {
   /** Whose launcher makes the sandbox. */
   readonly runtime: string;
   readonly kind: InstallKind;
+  readonly networkAllow: readonly string[];
   /**
    * What the installer is given and told. Throws FaasError `dependencies_unavailable` when the host lacks a program for it, or its
    * settings cannot be read.

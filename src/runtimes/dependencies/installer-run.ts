@@ -16,6 +16,7 @@ export interface InstallerBounds {
 export interface InstallerRun {
   readonly runtime: string;
   readonly network: StartRequest['network'];
+  readonly networkAllow: readonly string[];
   readonly kind: InstallKind;
   /** Absolute, in the store: what the installer reads, and what it fills. */
   readonly inputDirectory: string;
@@ -157,7 +158,7 @@ function startRequest(run: InstallerRun): StartRequest {
     tmpBytes: TMP_BYTES,
     environment: {},
     network: run.network,
-    networkAllow: [],
+    networkAllow: run.networkAllow,
     dependenciesDirectory: run.installDirectory,
     signature: null,
     importTemplate: 'never',

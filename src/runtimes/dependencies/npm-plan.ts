@@ -27,6 +27,7 @@ export async function planNode(wish: NodeWish, environment: Environment): Promis
     what: wish.requirements.map(({ text }) => text),
     runtime: LAUNCHER_RUNTIME,
     kind: wish.allowBuild ? 'builds' : 'wheels',
+    networkAllow: wish.networkAllow,
     makeOrder(places) {
       const npmDirectory = findNpm(identity.path, environment['PATH']);
       // <prefix>/lib/node_modules/npm

@@ -24,6 +24,7 @@ export async function planPython(wish: PythonWish, environment: Environment): Pr
     what: wish.requirements.map(({ text }) => text),
     runtime: wish.runtime,
     kind: wish.allowBuild ? 'builds' : 'wheels',
+    networkAllow: wish.networkAllow,
     makeOrder(places, resolvedBefore) {
       const settings = readPipSettings(environment, identity.prefix);
       const found = findUv(environment['PATH']);

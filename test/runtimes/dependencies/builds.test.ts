@@ -1,9 +1,10 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { DependencyFixture, wishFor } from '../../support/dependencies.ts';
 import { lockFor, makeNpmPackage, serveNpmPackages } from '../../support/npm-registry.ts';
 import { call, text } from '../../support/process-runtime.ts';
 import { testNeeding } from '../../support/requirements.ts';
-import { makeBuilt, servePackages } from '../../support/wheels.ts';
+import { makeBuilt, servePackages, writeArchives } from '../../support/wheels.ts';
 
 const needs = testNeeding('isolation');
 
@@ -97,10 +98,44 @@ needs('with allow_build scripts of npm packages run, in the same sandbox', async
     functionName: 'f',
     runtime: 'node',
     allowBuild: true,
+    networkAllow: [],
     ...lockFor([native]),
     requirements: [],
   } as const;
   const directory = await fixture.dependencies.install(wish, () => {});
   t.true(existsSync(`${directory}/native/built-here`));
   t.false(existsSync('/usr/x'));
+});
+
+testNeeding(
+  'root',
+  'isolation',
+  'nftables',
+)('a build is on egress: nothing on the loopback of the host answers it', async (t) => {
+  await using listener = await servePackages();
+  const reach = `
+import socket
+def attempt(host):
+    try:
+        socket.create_connection((host, ${listener.port}), 3).close()
+        return "reached"
+    except OSError as error:
+        return type(error).__name__
+seen = {host: attempt(host) for host in ("127.0.0.1", "localhost", socket.gethostname())}
+`;
+  await using fixture = await DependencyFixture.open({ buildNetwork: 'egress' });
+  const links = join(fixture.home, 'links');
+  writeArchives(links, makeBuilt('built', '1', reach));
+  const environment = { ...fixture.parts.environment, PIP_FIND_LINKS: links, PIP_NO_INDEX: '1' };
+  await fixture.reopen({ environment });
+  const directory = await fixture.dependencies.install(wishFor(['built'], { allowBuild: true }), () => {});
+  const built = readFileSync(join(directory, 'built.py'), 'utf8');
+  t.regex(built, /'127\.0\.0\.1': '\w*Error'/);
+  t.false(built.includes('reached'), built);
+  t.deepEqual(listener.requests, []);
+
+  // So an index there is out of reach, too, which is told as that.
+  await fixture.reopen({ environment: { ...fixture.parts.environment, PIP_INDEX_URL: listener.url, PIP_RETRIES: '0' } });
+  const error = await t.throwsAsync(fixture.dependencies.install(wishFor(['other'], { allowBuild: true }), () => {}));
+  t.like(error, { code: 'dependencies_unavailable' });
 });

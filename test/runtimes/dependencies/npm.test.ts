@@ -19,6 +19,7 @@ function wishFor(packages: readonly NpmPackage[], overrides: Partial<NodeWish> =
     functionName: 'f',
     runtime: 'node',
     allowBuild: false,
+    networkAllow: [],
     ...lockFor(packages),
     requirements,
     ...overrides,
