@@ -45,21 +45,23 @@ needs('with allow_build a package is built, in the same sandbox', async (t) => {
 });
 
 needs('a build that hangs, forks without end or fills the disk is ended, and leaves nothing', async (t) => {
-  const rows: readonly (readonly [string, RegExp])[] = [
-    ['import os, time\nos.fork()\nos.setsid() if os.fork() == 0 else None\ntime.sleep(1000)\n', /longer than 4 s/],
+  const rows: readonly (readonly [string, RegExp, number])[] = [
+    ['import os, time\nos.fork()\nos.setsid() if os.fork() == 0 else None\ntime.sleep(1000)\n', /longer than 6 s/, 6000],
     [
-      'import os\ntry:\n    while True:\n        os.fork()\nexcept OSError:\n    import time\n    time.sleep(1000)\n',
-      /longer than 4 s|memory/,
+      'try:\n    while True:\n        os.fork()\nexcept OSError:\n    import time\n    time.sleep(1000)\n',
+      /longer than 6 s|memory/,
+      6000,
     ],
     [
       'with open(os.environ["TMPDIR"] + "/big", "wb") as file:\n    while True:\n        file.write(bytes(1 << 20))\n',
       /more than 40 MiB/,
+      60_000,
     ],
-    ['while True:\n    print("x" * 1000)\n', /printed more than|longer than 4 s/],
+    ['while True:\n    print("x" * 1000)\n', /printed more than|longer than 6 s/, 6000],
   ];
-  for (const [build, expected] of rows) {
+  for (const [build, expected, timeMs] of rows) {
     await using index = await servePackages(...makeBuilt('built', '1', `import os\n${build}`));
-    const bounds = { timeMs: 4000, disk: { bytes: 40 * 1024 * 1024, files: 5000 } };
+    const bounds = { timeMs, disk: { bytes: 40 * 1024 * 1024, files: 5000 } };
     await using fixture = await DependencyFixture.open({ environment: { PIP_INDEX_URL: index.url }, bounds });
     const error = await t.throwsAsync(fixture.dependencies.install(wishFor(['built'], { allowBuild: true }), () => {}));
     t.like(error, { code: 'install_failed' });
