@@ -13,7 +13,8 @@ const USING = 'import greeting\ndef handle(request):\n    return {"says": greeti
 const wheel = (version: string, text: string) => makeWheel('greeting', version, { 'greeting.py': `TEXT = "${text}"\n` });
 const gitUrl = (daemon: DaemonProcess): string => `http://git:demo-key@127.0.0.1:${daemon.port}/git`;
 
-test('a pushed function with a dependency is installed in sight of the pusher and answers', async (t) => {
+// One after the other: each runs a daemon or three and several installers.
+test.serial('a pushed function with a dependency is installed in sight of the pusher and answers', async (t) => {
   await using index = await servePackages(wheel('1.0', 'one'), wheel('2.0', 'two'));
   const workspace = await makeWorkspace(t);
   const daemon = await startDaemonProcess(t, workspace.directory, { env: { PIP_INDEX_URL: index.url } });
@@ -51,7 +52,7 @@ test('a pushed function with a dependency is installed in sight of the pusher an
   t.false(index.requests.slice(requested).some((path) => path.includes('greeting-1.0')));
 });
 
-test('a dependency that does not exist refuses the push with the last lines of the installer and its place', async (t) => {
+test.serial('a dependency that does not exist refuses the push with the last lines of the installer and its place', async (t) => {
   await using index = await servePackages(wheel('1.0', 'one'));
   const workspace = await makeWorkspace(t);
   const daemon = await startDaemonProcess(t, workspace.directory, { env: { PIP_INDEX_URL: index.url } });
@@ -75,7 +76,7 @@ test('a dependency that does not exist refuses the push with the last lines of t
   t.deepEqual((await daemon.call('/invoke/made')).json(), { says: 'one' });
 });
 
-test('while the index is down, what runs goes on and others may deploy; it is tried again by itself', async (t) => {
+test.serial('while the index is down, what runs goes on and others may deploy; it is tried again by itself', async (t) => {
   await using index = await servePackages(wheel('1.0', 'one'), wheel('2.0', 'two'));
   const workspace = await makeWorkspace(t);
   const env = { PIP_INDEX_URL: index.url, PIP_RETRIES: '0' };
@@ -104,7 +105,7 @@ test('while the index is down, what runs goes on and others may deploy; it is tr
   t.deepEqual((await daemon.call('/invoke/greet')).json(), { says: 'two' });
 });
 
-test('a restart needs no index when the store is whole, and installs anew what was damaged', async (t) => {
+test.serial('a restart needs no index when the store is whole, and installs anew what was damaged', async (t) => {
   await using index = await servePackages(wheel('1.0', 'one'));
   const workspace = await makeWorkspace(t);
   await workspace.commit({ 'functions/greet/handler.py': USING, 'functions/greet/requirements.txt': 'greeting\n' }, 'greet');
@@ -133,7 +134,7 @@ test('a restart needs no index when the store is whole, and installs anew what w
   t.deepEqual((await third.call('/invoke/greet')).json(), { says: 'one' });
 });
 
-test('an edit that takes long to install holds up neither writes nor pushes, and is seen in the status', async (t) => {
+test.serial('an edit that takes long to install holds up neither writes nor pushes, and is seen in the status', async (t) => {
   await using index = await servePackages(wheel('1.0', 'one'));
   const workspace = await makeWorkspace(t);
   const daemon = await startDaemonProcess(t, workspace.directory, { env: { PIP_INDEX_URL: index.url, PIP_RETRIES: '0' } });

@@ -30,6 +30,10 @@ export function describeFailure(end: InstallerEnd, lines: readonly string[], ord
     const why = showable(trouble, order.secrets);
     return new FaasError('dependencies_unavailable', { detail: `The package index cannot be reached (${why}). ${said}` });
   }
+  if (end.code < 0) {
+    const why = end.code === -9 ? ', most likely because it used more memory than it may' : '';
+    return new FaasError('install_failed', { detail: `The installer was killed by signal ${-end.code}${why}. ${said}` });
+  }
   const hint = order.hint !== undefined && order.hint.when.test(last.join('\n')) ? `\n${order.hint.text}` : '';
   return new FaasError('install_failed', { detail: `${said}${hint}` });
 }
