@@ -115,12 +115,6 @@ export function resolveFunction(
     refuse('network_allow', `network_allow counts with egress only: with network ${network} ${why}`);
   }
   const concurrency = entry.concurrency ?? FUNCTION_DEFAULTS.concurrency;
-  if (concurrency > 1 && kind === 'python') {
-    refuse(
-      'concurrency',
-      'more than one call at a time in an instance is not built for Python in this version; raise max_instances instead',
-    );
-  }
   const memoryBytes = take.bytes('memory', FUNCTION_DEFAULTS.memoryBytes);
   const pids = entry.pids ?? FUNCTION_DEFAULTS.pids;
   const floor = FLOORS[kind];

@@ -118,7 +118,7 @@ functions:
     cpu_limit: 1m
     max_instances: 0
     network: lan
-    concurrency: 2
+    concurrency: 0
     handler: main.py
     dependencies: [requests, ok==1, six=1.16]
     execution_mode: container
@@ -150,7 +150,7 @@ git:
     '18:16: cpu_limit must be from 10m to 1024, not 1m',
     '19:20: max_instances: must be at least 1; 0 does not mean unlimited',
     '20:14: network: "lan" is not one of egress, none, host, auto',
-    '21:18: concurrency: more than one call at a time in an instance is not built for Python in this version; raise max_instances instead',
+    '21:18: concurrency: must be at least 1; 0 does not mean unlimited',
     '22:14: handler: "main.py" names a file; did you mean main.handle?',
     '23:37: dependencies: "six=1.16": "=" is no comparison; did you mean six==1.16?',
     '24:21: execution_mode: container mode is not built into this version; use process',

@@ -31,7 +31,7 @@ async function count(request) {
       cancelled += 1;
     }
     if (request.path === '/deaf') await new Promise(() => {});
-    return { me: ME, most, cancelled };
+    return { me: ME, here, most, cancelled };
   } finally {
     here -= 1;
   }
@@ -41,7 +41,90 @@ async function* make() {
 }
 `;
 
-const runtimes = [['node', 'handler.mjs', NODE]] as const;
+const NODE_ECHO = `
+export async function* handle(request) {
+  for await (const piece of request.stream) yield piece;
+}
+handle.streaming = true;
+`;
+
+const ASYNC = `import asyncio, random
+here = most = cancelled = 0
+ME = random.random()
+async def handle(request):
+    global here, most, cancelled
+    if request.path == "/make":
+        return make()
+    here += 1
+    most = max(most, here)
+    try:
+        while request.path == "/wait" and most < int(request.args["for"]):
+            await asyncio.sleep(0.01)
+        if request.path == "/stay":
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+        if request.path == "/deaf":
+            await asyncio.sleep(3600)
+        return {"me": ME, "here": here, "most": most, "cancelled": cancelled}
+    finally:
+        here -= 1
+async def make():
+    for piece in range(1024):
+        yield bytes(65536)
+`;
+
+const ASYNC_ECHO = `async def handle(request):
+    async for piece in request.stream_async():
+        yield piece
+`;
+
+const THREADS = `import random, time
+from threading import Lock
+lock = Lock()
+here = most = cancelled = 0
+ME = random.random()
+def handle(request):
+    global here, most, cancelled
+    if request.path == "/make":
+        return (bytes(65536) for piece in range(1024))
+    with lock:
+        here += 1
+        most = max(most, here)
+    while request.path == "/wait" and most < int(request.args["for"]):
+        time.sleep(0.01)
+    if request.path == "/stay":
+        while not request.cancelled:
+            time.sleep(0.01)
+        with lock:
+            cancelled += 1
+    if request.path == "/deaf":
+        time.sleep(3600)
+    with lock:
+        here -= 1
+    return {"me": ME, "here": here + 1, "most": most, "cancelled": cancelled}
+`;
+
+const THREADS_ECHO = `def handle(request):
+    for piece in iter(lambda: request.stream.read(100000), b""):
+        yield piece
+`;
+
+interface Kind {
+  readonly name: string;
+  readonly runtime: string;
+  readonly file: string;
+  readonly code: string;
+  readonly echo: string;
+}
+
+const kinds: readonly Kind[] = [
+  { name: 'Node', runtime: 'node', file: 'handler.mjs', code: NODE, echo: NODE_ECHO },
+  { name: 'async def', runtime: 'python3', file: 'handler.py', code: ASYNC, echo: ASYNC_ECHO },
+  { name: 'def on threads', runtime: 'python3', file: 'handler.py', code: THREADS, echo: THREADS_ECHO },
+];
 
 interface Served {
   readonly daemon: DaemonProcess;
@@ -51,7 +134,7 @@ interface Served {
 
 async function serve(
   t: Parameters<typeof makeRepository>[0],
-  [runtime, file, code]: readonly [string, string, string],
+  { runtime, file, code }: Kind,
   concurrency: number,
 ): Promise<Served> {
   const repository = await makeRepository(t);
@@ -75,9 +158,9 @@ async function callAlone(daemon: DaemonProcess, path: string, headers = ''): Pro
   return socket;
 }
 
-for (const runtime of runtimes) {
-  test.serial(`${runtime[0]}: as many calls as concurrency says run in one instance at the same time`, async (t) => {
-    const { daemon } = await serve(t, runtime, 8);
+for (const kind of kinds) {
+  test.serial(`${kind.name}: as many calls as concurrency says run in one instance at the same time`, async (t) => {
+    const { daemon } = await serve(t, kind, 8);
     const replies = await Promise.all(Array.from({ length: 24 }, () => daemon.call('/invoke/many/wait?for=8')));
     t.deepEqual(
       replies.map(({ status }) => status),
@@ -89,9 +172,9 @@ for (const runtime of runtimes) {
   });
 
   test.serial(
-    `${runtime[0]}: another number above 1 goes live without a new instance; to and from 1 makes a new version`,
+    `${kind.name}: another number above 1 goes live without a new instance; to and from 1 makes a new version`,
     async (t) => {
-      const { daemon, repository, configure } = await serve(t, runtime, 2);
+      const { daemon, repository, configure } = await serve(t, kind, 2);
       const { me } = await daemon.json('/invoke/many');
       const versionOf = async (): Promise<unknown> => (await daemon.json('/functions/many'))['version'];
       const version = await versionOf();
@@ -112,8 +195,8 @@ for (const runtime of runtimes) {
     },
   );
 
-  test.serial(`${runtime[0]}: a timeout kills the instance; the calls beside it get 502 and are told why`, async (t) => {
-    const { daemon } = await serve(t, runtime, 4);
+  test.serial(`${kind.name}: a timeout kills the instance; the calls beside it get 502 and are told why`, async (t) => {
+    const { daemon } = await serve(t, kind, 4);
     const { me } = await daemon.json('/invoke/many');
     const beside = await callAlone(daemon, '/deaf', 'Connection: close\r\n');
     const answer = readUntilEnd(beside);
@@ -125,11 +208,13 @@ for (const runtime of runtimes) {
     t.deepEqual([counted['timeout'], counted['crash']], [1, 1]);
   });
 
-  test.serial(`${runtime[0]}: a caller who leaves beside others ends only the own call; alone, the instance`, async (t) => {
-    const { daemon } = await serve(t, runtime, 4);
+  test.serial(`${kind.name}: a caller who leaves beside others ends only the own call; alone, the instance`, async (t) => {
+    const { daemon } = await serve(t, kind, 4);
     const { me } = await daemon.json('/invoke/many');
     const beside = await callAlone(daemon, '/stay');
     const leaving = await callAlone(daemon, '/stay');
+    // Cancelled before it has begun, a handler is not called at all.
+    await waitUntil(async () => (await daemon.json('/invoke/many'))['here'] === 3);
     leaving.destroy();
     await waitUntil(async () => (await daemon.json('/invoke/many'))['cancelled'] === 1);
     t.is((await daemon.json('/invoke/many'))['me'], me);
@@ -140,9 +225,9 @@ for (const runtime of runtimes) {
   });
 
   test.serial(
-    `${runtime[0]}: a slow reader of one answer holds up no call beside it, and who leaves it does not either`,
+    `${kind.name}: a slow reader of one answer holds up no call beside it, and who leaves it does not either`,
     async (t) => {
-      const { daemon } = await serve(t, runtime, 4);
+      const { daemon } = await serve(t, kind, 4);
       const { me } = await daemon.json('/invoke/many');
       const beside = await callAlone(daemon, '/stay');
       const slow = await open(`${daemon.url}/invoke/many/make`);
@@ -162,17 +247,8 @@ for (const runtime of runtimes) {
     },
   );
 
-  test.serial(`${runtime[0]}: long bodies of several calls of one instance stay apart`, async (t) => {
-    const echo = `
-export async function handle(request) {
-  return request.respond(echo(request), 200);
-}
-handle.streaming = true;
-async function* echo(request) {
-  for await (const piece of request.stream) yield piece;
-}
-`;
-    const { daemon } = await serve(t, [runtime[0], runtime[1], echo], 6);
+  test.serial(`${kind.name}: long bodies of several calls of one instance stay apart`, async (t) => {
+    const { daemon } = await serve(t, { ...kind, code: kind.echo }, 6);
     const bodies = Array.from({ length: 6 }, (_, index) => Buffer.alloc(3 * 1024 * 1024 + index, `${randomUUID()} `));
     const replies = await Promise.all(bodies.map((body) => daemon.call('/invoke/many', { body })));
     for (const [index, reply] of replies.entries()) t.true(reply.text === bodies[index]?.toString(), `body ${index}`);

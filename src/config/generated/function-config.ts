@@ -69,7 +69,7 @@ export type MinInstances = number;
  */
 export type MaxInstances = number;
 /**
- * Calls that one instance runs at a time. More than 1: with Node, on its event loop; not built for Python in this version, and refused.
+ * Calls that one instance runs at a time. More than 1: on the event loop (Node, Python's `async def`) or on threads (`def`), for handlers made for that. Going from 1 to more or back makes new instances, other changes do not.
  */
 export type Concurrency = number;
 /**
