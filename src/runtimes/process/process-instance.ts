@@ -10,22 +10,14 @@ import type {
   StartPhases,
   StartRequest,
 } from '../../pool/instance.ts';
-import {
-  decodeJson,
-  decodeMeta,
-  encodeFrame,
-  encodeJson,
-  encodeMeta,
-  FRAME,
-  ProtocolError,
-  type FrameType,
-} from '../protocol.ts';
+import { decodeJson, decodeMeta, encodeFrame, encodeJson, FRAME, ProtocolError, type FrameType } from '../protocol.ts';
 import { bodyFault, handlerError, readAnswerHead, readFailure } from './answer.ts';
 import { AnswerFlow } from './answer-flow.ts';
 import type { AnswerStream } from './answer-stream.ts';
 import type { Channel } from './channel.ts';
 import { CallBodies } from './call-bodies.ts';
 import { endOf, initError, outOfMemory, startError, isLastWordOfHeap } from './instance-end.ts';
+import { encodeInvoke } from './invoke-frame.ts';
 import { InstanceLog } from './instance-log.ts';
 import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
@@ -164,21 +156,7 @@ export class ProcessInstance implements Instance {
     }
     const call = ++this.#callCount;
     const { rest } = invocation;
-    const frame = encodeMeta(
-      FRAME.INVOKE,
-      call,
-      {
-        method: invocation.method,
-        path: invocation.path,
-        query: invocation.query,
-        headers: invocation.headers,
-        call_id: invocation.callId,
-        deadline_ms: Math.round(deadlineMs),
-        function: this.#request.functionName,
-        ...(rest !== undefined && { streamed: true }),
-      },
-      invocation.body,
-    );
+    const frame = encodeInvoke(call, invocation, deadlineMs, this.#request.functionName);
     return new Promise((resolve, reject) => {
       this.#pending.set(call, {
         invocation,
