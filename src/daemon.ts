@@ -269,6 +269,7 @@ export async function startDaemon(options: DaemonOptions): Promise<Daemon> {
       get serving() {
         return reconciler.revision !== undefined;
       },
+      defaultNetwork: network.auto,
       health: () => ({
         isolation: viewIsolation(isolation),
         network: viewNetwork(network),

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { ApiKey, FunctionSpec, Scope } from '../config/spec.ts';
+import type { ApiKey, FunctionSpec, Network, Scope } from '../config/spec.ts';
 import type { CreateFunctionBody } from '../config/generated/create-function.ts';
 import type { UpdateFunctionBody } from '../config/generated/update-function.ts';
 import type { InstanceView } from '../pool/instance-view.ts';
@@ -82,6 +82,8 @@ export interface FunctionReader {
 export interface StatusSource {
   /** True while a revision serves. */
   readonly serving: boolean;
+  /** What functions get that ask for no network by name. */
+  readonly defaultNetwork: Network;
   /** Open to everybody: nothing that only a key may see. */
   health(): JsonObject;
   status(): JsonObject;

@@ -158,6 +158,7 @@ export async function startGateway(
   const logLines: Record<string, unknown>[] = [];
   const status = { serving: true };
   const statusSource: StatusSource = {
+    defaultNetwork: 'egress' as const,
     get serving() {
       return status.serving;
     },

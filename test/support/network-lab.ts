@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { promisify } from 'node:util';
 import type { ExecutionContext } from 'ava';
-import type { DaemonProcess, DaemonProcessOptions } from './daemon-process.ts';
+import { makeWorkspace, startDaemonProcess, type DaemonProcess, type DaemonProcessOptions } from './daemon-process.ts';
+import type { TestRepository } from './git-repository.ts';
 import { killHard } from './leftovers.ts';
 
 const run = promisify(execFile);
@@ -97,7 +98,8 @@ class LabHost {
   readonly #holder: ChildProcess;
 
   static async make(): Promise<LabHost> {
-    const holder = spawn('unshare', ['--net', 'sh', '-c', 'ip link set lo up && echo ready && exec sleep infinity'], {
+    const script = 'ip link set lo up && echo ready && exec sleep infinity';
+    const holder = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', '--net', 'sh', '-c', script], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     await once(holder.stdout as NodeJS.ReadableStream, 'data');
@@ -126,8 +128,7 @@ class LabHost {
 
   /** Starts a program that says `ready`. */
   async start(command: readonly string[]): Promise<ChildProcess> {
-    const [program = '', ...args] = [...this.prefix, ...command];
-    const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn('setpriv', ['--pdeathsig', 'KILL', ...this.prefix, ...command], { stdio: ['ignore', 'pipe', 'inherit'] });
     const lines = createInterface({ input: child.stdout });
     const left = once(child, 'exit').then(([code]) =>
       Promise.reject(new Error(`${command.join(' ')} left with ${String(code)}`)),
@@ -163,7 +164,9 @@ export class NetworkLab {
       ip link add lan type veth peer name eth0 netns ${lan.pid}
       ip address add ${LAB.hostPublic}/24 dev wan; ip address add ${LAB.hostSecond}/24 dev wan
       ip address add ${LAB.hostPrivate}/24 dev lan; ip address add fd00:20::2/64 dev wan nodad
-      ip link set wan up; ip link set lan up; ip route add default via ${LAB.gateway}`);
+      ip link set wan up; ip link set lan up; ip route add default via ${LAB.gateway}
+      # Refusals come as fast as they are asked for, so that nobody waits for them.
+      sysctl -q -w net.ipv4.icmp_ratelimit=0`);
     await internet.shell(`
       ip address add ${LAB.gateway}/24 dev eth0; ip address add fd00:20::1/64 dev eth0 nodad; ip link set eth0 up
       for address in ${LAB.publicServer} ${LAB.notPublic.join(' ')}; do ip address add $address/32 dev lo; done`);
@@ -218,6 +221,29 @@ export class NetworkLab {
   }
 }
 
+export interface LabDaemon {
+  readonly daemon: DaemonProcess;
+  readonly client: LabClient;
+  readonly workspace: TestRepository;
+  /** Another daemon on the same workspace. */
+  restart(): Promise<DaemonProcess>;
+}
+
+/** A daemon on the lab's host, with functions given as the text of their handlers. */
+export async function startLabDaemon(
+  t: ExecutionContext,
+  lab: NetworkLab,
+  functions: Readonly<Record<string, string>>,
+  config = 'system: {}\n',
+  options: DaemonProcessOptions = {},
+): Promise<LabDaemon> {
+  const workspace = await makeWorkspace(t, functions, config);
+  const start = async (): Promise<DaemonProcess> =>
+    await startDaemonProcess(t, workspace.directory, { ...lab.daemonOptions(), ...options });
+  const daemon = await start();
+  return { daemon, client: await lab.client(daemon), workspace, restart: start };
+}
+
 /** HTTP over a relay. */
 export class LabClient {
   readonly #socketPath: string;
@@ -253,6 +279,25 @@ export class LabClient {
   }
 }
 
+export type Place = readonly ['tcp' | 'udp', string, number];
+
+/** Over TCP and over UDP. */
+export const both = (address: string, port: number): Place[] => [
+  ['tcp', address, port],
+  ['udp', address, port],
+];
+
+/** What a function with the code of `DIAL` gets from each place. */
+export async function dial(client: LabClient, name: string, places: readonly Place[]): Promise<string[]> {
+  return await client.json<string[]>(`/invoke/${name}`, places);
+}
+
+/** Those that did not answer with a failure. */
+export async function reachedFrom(client: LabClient, name: string, places: readonly Place[]): Promise<Place[]> {
+  const answers = await dial(client, name, places);
+  return places.filter((_, index) => answers[index]?.startsWith('!') === false);
+}
+
 /** Tries each `[protocol, host, port]` of its body, all at once; answers what came back, or `!` and the error. */
 export const DIAL = `
 import socket
@@ -263,7 +308,7 @@ def dial(place):
         kind = socket.SOCK_DGRAM if protocol == "udp" else socket.SOCK_STREAM
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.socket(family, kind) as connection:
-            connection.settimeout(1.5)
+            connection.settimeout(1)
             connection.connect((host, port))
             if protocol == "udp":
                 connection.send(b"hello")
@@ -276,6 +321,6 @@ def dial(place):
     except OSError as error:
         return "!" + (error.strerror or str(error))
 def handle(request):
-    with ThreadPoolExecutor(16) as pool:
+    with ThreadPoolExecutor(32) as pool:
         return list(pool.map(dial, request.get_json()))
 `;

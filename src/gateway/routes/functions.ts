@@ -35,8 +35,8 @@ export function functionRoutes(ports: FunctionRoutePorts): Route[] {
   ];
 }
 
-function listFunctions({ ctx }: RouteCall, { deployments }: FunctionRoutePorts): void {
-  ctx.body = { functions: deployments.list().map(summarise) };
+function listFunctions({ ctx }: RouteCall, { deployments, status }: FunctionRoutePorts): void {
+  ctx.body = { functions: deployments.list().map((deployment) => summarise(deployment, status)) };
 }
 
 async function showFunction(call: RouteCall, { deployments, reader, status }: FunctionRoutePorts): Promise<void> {
@@ -51,7 +51,7 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
     return;
   }
   call.ctx.body = {
-    ...summarise(deployment),
+    ...summarise(deployment, status),
     state: details.state,
     commit: details.commit ?? null,
     etag: deployment.etag,
@@ -108,7 +108,7 @@ function answerWrite({ ctx }: RouteCall, result: WriteResult): void {
 }
 
 /** What the list says of a function; its limits in base units. */
-function summarise({ name, version, spec }: Deployment): JsonObject {
+function summarise({ name, version, spec }: Deployment, { defaultNetwork }: StatusSource): JsonObject {
   return {
     name,
     version,
@@ -129,7 +129,9 @@ function summarise({ name, version, spec }: Deployment): JsonObject {
       warm_instance_ttl_seconds: spec.warmInstanceTtlMs / 1000,
       cold_start_timeout_seconds: spec.coldStartTimeoutMs / 1000,
     },
-    network: spec.network,
+    // The one in force; `config` says what was asked for.
+    network: spec.network === 'auto' ? defaultNetwork : spec.network,
+    network_allow: spec.networkAllow,
     environment: Object.keys(spec.environment),
     url: `/invoke/${name}`,
   };

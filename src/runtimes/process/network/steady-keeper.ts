@@ -67,14 +67,21 @@ export class SteadyKeeper implements AsyncDisposable {
     if (waitMs > 0) await new Promise<void>((resolve) => clock.schedule(waitMs, resolve));
     this.#launchedMs = clock.nowMs();
     const keeper = new Keeper(python, logger, onRestored);
+    let isAdopted = false;
     void keeper.ended.then((how) => {
       this.#current = undefined;
-      if (this.#isClosed) return;
+      if (this.#isClosed || !isAdopted) return;
       logger.error({ how }, 'The network keeper died; another takes its place');
       onLost();
     });
-    await keeper.ask('adopt', { table, text: this.#filter, blocks: this.#blocks });
-    return keeper;
+    try {
+      await keeper.ask('adopt', { table, text: this.#filter, blocks: this.#blocks });
+      isAdopted = true;
+      return keeper;
+    } catch (error) {
+      await keeper.close();
+      throw error;
+    }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -131,9 +131,9 @@ class Keeper:
 
     def _adopt(self, table: str, text: str, blocks: List[str]) -> List[str]:
         """Loads the daemon's table, unless it is there already: an earlier keeper's. Gives the tables' names after that."""
-        self._table, self._text, self._blocks = table, text, blocks
         if table not in packet_filter.tables():
             packet_filter.run(text)
+        self._table, self._text, self._blocks = table, text, blocks
         self._uplinks = Uplinks(self._netlink, table)
         return packet_filter.tables()
 
