@@ -19,7 +19,9 @@ test('a filter that somebody flushes is there again before it is missed, with al
     await lab.host.shell('/usr/sbin/nft flush ruleset');
     await waitUntil(async () => (await lab.host.shell('/usr/sbin/nft list tables')).includes('gitfaas-'), 2000);
     t.deepEqual(await reachedFrom(client, 'out', forbidden), []);
-    await waitUntil(async () => (await reachedFrom(client, 'out', places)).length === outside.length + allowed.length);
+    const isWhole = async (): Promise<boolean> =>
+      (await reachedFrom(client, 'out', places)).length === outside.length + allowed.length;
+    await waitUntil(isWhole).catch((error: unknown) => t.fail(`${String(error)} ${daemon.output().slice(-3000)}`));
     await waitUntil(() => daemon.output().split('Somebody removed the packet filter').length === round + 1);
   }
   t.is(await daemon.stop(), 0);
