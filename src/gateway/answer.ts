@@ -10,7 +10,7 @@ import type { RequestContext } from './request-context.ts';
 import { formatMs, isOver } from './request-context.ts';
 import { endWhenRead, unreadRest } from './unread-body.ts';
 
-type SentAnswer = Pick<PoolAnswer, 'answer' | 'queueMs' | 'coldMs'>;
+type SentAnswer = Pick<PoolAnswer, 'answer' | 'queueMs' | 'coldMs' | 'phases'>;
 
 /**
  * Writes a handler's answer. A stream is piped with back-pressure; when it fails the connection is cut, when the caller
@@ -20,7 +20,7 @@ type SentAnswer = Pick<PoolAnswer, 'answer' | 'queueMs' | 'coldMs'>;
 export function sendAnswer(
   res: ServerResponse,
   context: RequestContext,
-  { answer, queueMs, coldMs }: SentAnswer,
+  { answer, queueMs, coldMs, phases }: SentAnswer,
   isDraining: boolean,
   clock: Clock,
 ): void {
@@ -30,7 +30,8 @@ export function sendAnswer(
     if (isStream) discard(body);
     return;
   }
-  const cold = coldMs === undefined ? '' : `, cold;dur=${formatMs(coldMs)}`;
+  const how = phases?.isFromTemplate === true ? ';desc=template' : '';
+  const cold = coldMs === undefined ? '' : `, cold${how};dur=${formatMs(coldMs)}`;
   const headers = context.headers(answer.execMs);
   headers.push('Server-Timing', `queue;dur=${formatMs(queueMs)}${cold}, exec;dur=${formatMs(answer.execMs)}`);
   if (context.version !== undefined) headers.push('X-Function-Version', context.version);

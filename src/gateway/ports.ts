@@ -3,7 +3,7 @@ import type { ApiKey, FunctionSpec, Network, Scope } from '../config/spec.ts';
 import type { CreateFunctionBody } from '../config/generated/create-function.ts';
 import type { UpdateFunctionBody } from '../config/generated/update-function.ts';
 import type { InstanceView } from '../pool/instance-view.ts';
-import type { Invocation } from '../pool/instance.ts';
+import type { ImportTemplateView, Invocation } from '../pool/instance.ts';
 import type { PoolAnswer } from '../pool/pool.ts';
 import type { StatsSnapshot } from '../pool/stats.ts';
 import type { EntityTags, Preconditions, WriteResult } from '../reconcile/writer.ts';
@@ -65,6 +65,8 @@ interface FunctionDetails {
   /** Undefined while what runs is not committed. */
   readonly commit: string | undefined;
   readonly state: string;
+  /** Undefined where there are none. */
+  readonly importTemplate?: ImportTemplateView | undefined;
   /** The latest commits that touched its files, newest first; dates in ISO 8601. */
   readonly history: readonly {
     readonly commit: string;

@@ -338,6 +338,7 @@ export class InstanceSupply {
     this.#phase = 'ended';
     this.#timer.cancel();
     this.#capacity.leave(this.#holder);
+    this.#options.runtime.release?.(this.#options.request);
     this.#ended.resolve();
   }
 

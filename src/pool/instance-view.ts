@@ -12,6 +12,8 @@ export interface InstanceView {
   readonly mode: Instance['mode'];
   /** The one in force; undefined while it starts. */
   readonly network: Instance['network'] | undefined;
+  /** It was forked from its function's template. */
+  readonly isFromTemplate: boolean;
   readonly state: InstanceViewState;
   readonly pid: number | undefined;
   readonly startedAtMs: number;
@@ -35,6 +37,7 @@ export function viewInstance(instance: GuardedInstance, pool: ViewedPool): Insta
     version: pool.version,
     mode: instance.mode ?? pool.mode,
     network: instance.network,
+    isFromTemplate: instance.phases?.isFromTemplate === true,
     state: viewState(instance),
     pid: instance.pid,
     startedAtMs: instance.startedAtMs,

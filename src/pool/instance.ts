@@ -47,6 +47,8 @@ export interface StartPhases {
   readonly spawnMs: number;
   readonly isolateMs: number;
   readonly importMs: number;
+  /** It did not import its modules itself: it was forked from its function's template. */
+  readonly isFromTemplate?: boolean;
 }
 
 /** How a CPU limit has worked so far: in how many of its periods the instance wanted to run, and had to wait. */
@@ -154,6 +156,20 @@ export interface StartRequest {
   readonly timeoutMs: number;
 }
 
+/** What became of the import template of one version (`import_template`). */
+export interface ImportTemplateView {
+  /** `refused`: there will be none. */
+  readonly state: 'none' | 'making' | 'ready' | 'refused';
+  /** Why there is none, as far as there is a reason. */
+  readonly reason: string | undefined;
+  /** Live instances that were forked from it. */
+  readonly instances?: number | undefined;
+  /** What it uses itself. */
+  readonly memoryBytes?: number | undefined;
+  /** How long its import took. */
+  readonly importMs?: number | undefined;
+}
+
 export interface Runtime {
   /**
    * Starts one instance and loads the handler. Rejects with FaasError `init_failed` (exception, file and line in the
@@ -161,4 +177,8 @@ export interface Runtime {
    * rejects with the signal's reason. Never tries again by itself.
    */
   start(request: StartRequest, signal: AbortSignal): Promise<Instance>;
+  /** Nothing is started for this request any more; what the runtime keeps for it can go. */
+  release?(request: StartRequest): void;
+  /** Undefined where there are no import templates. */
+  viewImportTemplate?(request: StartRequest): ImportTemplateView | undefined;
 }

@@ -7,7 +7,7 @@ import type { Capacity } from './capacity.ts';
 import type { GuardedInstance } from './guarded-instance.ts';
 import { InstanceSupply } from './instance-supply.ts';
 import { type InstanceView, viewInstance } from './instance-view.ts';
-import type { HandlerAnswer, Instance, Invocation, Runtime, StartPhases, StartRequest } from './instance.ts';
+import type { HandlerAnswer, ImportTemplateView, Instance, Invocation, Runtime, StartPhases, StartRequest } from './instance.ts';
 import { expectedWaitMs, Load, retryAfterSeconds } from './load.ts';
 import type { PoolEvent } from './pool-events.ts';
 import { type FunctionStats, outcomeOf } from './stats.ts';
@@ -56,6 +56,7 @@ export class Pool {
   readonly #clock: Clock;
   readonly #stats: FunctionStats;
   readonly #random: () => number;
+  readonly #viewImportTemplate: () => ImportTemplateView | undefined;
   readonly #supply: InstanceSupply;
   readonly #queue: CallQueue<PoolAnswer>;
   readonly #load = new Load();
@@ -67,6 +68,7 @@ export class Pool {
     this.#clock = options.clock;
     this.#stats = options.stats;
     this.#random = options.random ?? Math.random;
+    this.#viewImportTemplate = () => options.runtime.viewImportTemplate?.(options.request);
     const queue = new CallQueue<PoolAnswer>(
       options.clock,
       () => this.#supply.coveredByStarts,
@@ -166,6 +168,11 @@ export class Pool {
     return Array.from(this.#supply.instances, (instance) => viewInstance(instance, this));
   }
 
+  /** Undefined where the runtime has none. */
+  get importTemplate(): ImportTemplateView | undefined {
+    return this.#viewImportTemplate();
+  }
+
   /** Stops one instance after its running calls. Undefined: it is not of this pool. Resolves when no process of it is left. */
   stopInstance(id: string): Promise<void> | undefined {
     return this.#supply.stopInstance(id);
@@ -238,7 +245,13 @@ export class Pool {
       this.#countService(answer?.body, sentMs);
     }
     const phases = coldMs === undefined ? undefined : instance.phases;
-    return { answer, instanceId: instance.id, queueMs: waitedMs - (coldMs ?? 0), coldMs, phases };
+    return {
+      answer,
+      instanceId: instance.id,
+      queueMs: waitedMs - (coldMs ?? 0),
+      coldMs,
+      phases,
+    };
   }
 
   /** A slot was taken from `sentMs` until now, or until a streamed answer has ended. */

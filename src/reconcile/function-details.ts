@@ -1,4 +1,5 @@
 import type { Deployments } from '../pool/deployments.ts';
+import type { ImportTemplateView } from '../pool/instance.ts';
 import type { LogEntry, Porcelain } from '../repo/porcelain.ts';
 import type { Reconciler } from './reconciler.ts';
 
@@ -11,6 +12,8 @@ export interface FunctionDetails {
   readonly commit: string | undefined;
   /** `active` while instances live, else `idle`. */
   readonly state: string;
+  /** Undefined where there are none. */
+  readonly importTemplate: ImportTemplateView | undefined;
   /** The latest commits that touched its files, newest first. */
   readonly history: readonly LogEntry[];
 }
@@ -50,6 +53,7 @@ export async function describeFunction(
     config,
     commit: isEdited ? undefined : deployments.revision?.commit,
     history: await porcelain.log(servedRef, [`functions/${name}`], HISTORY_MAX),
+    importTemplate: deployment.pool.importTemplate,
     state: deployment.pool.instances().length > 0 ? 'active' : 'idle',
   };
 }

@@ -179,6 +179,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
     version: 'v-echo',
     mode: 'process',
     network: 'egress',
+    isFromTemplate: true,
     state: 'idle',
     pid: 4711,
     startedAtMs: 0,
@@ -193,7 +194,15 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
   };
   fixture.table.views = [
     view,
-    { ...view, id: 'i-8', state: 'starting', network: undefined, pid: undefined, usage: async () => undefined },
+    {
+      ...view,
+      id: 'i-8',
+      state: 'starting',
+      network: undefined,
+      isFromTemplate: false,
+      pid: undefined,
+      usage: async () => undefined,
+    },
   ];
   t.deepEqual((await call(`${fixture.url}/instances`)).json(), {
     instances: [
@@ -203,6 +212,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         version: 'v-echo',
         mode: 'process',
         network: 'egress',
+        from_template: true,
         state: 'idle',
         pid: 4711,
         memory_bytes: 1000,
@@ -218,6 +228,7 @@ test('instances are listed in the shape of the contract and stopped by id', asyn
         version: 'v-echo',
         mode: 'process',
         network: null,
+        from_template: false,
         state: 'starting',
         pid: null,
         memory_bytes: null,

@@ -206,7 +206,7 @@ export interface FunctionConfig {
    */
   signature?: 'http' | 'cloudevent';
   /**
-   * Forcing. `auto`: when imports are slow, later instances are forked from one that has done them, and share its namespaces. `never`: each instance imports for itself. No difference in this version.
+   * Forcing. `auto`: when the imports of a Python function take 50 ms or more, its later instances are forked from a process that has done them, and share namespaces and `/tmp`. `never`: each instance imports for itself.
    */
   import_template?: 'auto' | 'never';
   /**

@@ -57,7 +57,7 @@ export type AllowBuild = boolean;
  */
 export type Signature = 'http' | 'cloudevent';
 /**
- * Forcing. `auto`: when imports are slow, later instances are forked from one that has done them, and share its namespaces. `never`: each instance imports for itself. No difference in this version.
+ * Forcing. `auto`: when the imports of a Python function take 50 ms or more, its later instances are forked from a process that has done them, and share namespaces and `/tmp`. `never`: each instance imports for itself.
  */
 export type ImportTemplate = 'auto' | 'never';
 /**

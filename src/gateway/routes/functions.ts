@@ -1,5 +1,6 @@
 import { readCreateBody, readUpdateBody } from '../../config/validate.ts';
 import { FaasError } from '../../errors.ts';
+import type { ImportTemplateView } from '../../pool/instance.ts';
 import { hasScope } from '../auth.ts';
 import { isFunctionName } from '../invoke-target.ts';
 import { readJsonBody } from '../json-body.ts';
@@ -55,6 +56,7 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
     state: details.state,
     commit: details.commit ?? null,
     etag: deployment.etag,
+    import_template: describeTemplate(details.importTemplate),
     config: details.config,
     files: details.files,
     history: details.history.map(({ commit, authorName, authorDate, subject }) => ({
@@ -63,6 +65,18 @@ async function showFunction(call: RouteCall, { deployments, reader, status }: Fu
       author_date: authorDate,
       subject,
     })),
+  };
+}
+
+/** Null where there are none: other runtimes than Python. */
+function describeTemplate(view: ImportTemplateView | undefined): JsonObject | null {
+  if (view === undefined) return null;
+  return {
+    state: view.state,
+    reason: view.reason ?? null,
+    instances: view.instances ?? 0,
+    memory_bytes: view.memoryBytes ?? null,
+    import_ms: view.importMs ?? null,
   };
 }
 

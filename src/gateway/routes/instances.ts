@@ -37,6 +37,7 @@ async function describeInstance(instance: InstanceView): Promise<JsonObject> {
     version: instance.version,
     mode: instance.mode,
     network: instance.network ?? null,
+    from_template: instance.isFromTemplate,
     state: instance.state,
     pid: instance.pid ?? null,
     memory_bytes: usage?.memoryBytes ?? null,

@@ -44,7 +44,9 @@ function causeOf(exit: PreparedExit, request: StartRequest, hasFullHeap: boolean
     };
   }
   if (exit.code === LOST_CHANNEL_STATUS) return { cause: 'bad_response', detail: 'The instance lost its channel and gave up.' };
-  const how = exit.signal === null ? `ended with exit status ${exit.code}` : `was killed by signal ${exit.signal}`;
+  const { code, signal } = exit;
+  const status = code === null ? 'ended' : `ended with exit status ${code}`;
+  const how = signal === null ? status : `was killed by signal ${signal}`;
   return { cause: 'crash', detail: `The instance ${how}.` };
 }
 

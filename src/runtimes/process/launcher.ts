@@ -49,6 +49,15 @@ export interface StartOrder {
   readonly cgroupProcs: readonly string[];
   /** Undefined: the instance goes on as the Python runner. */
   readonly program: RunnerProgram | undefined;
+  /** It will fork instances of one function (`fork`). */
+  readonly isTemplate: boolean;
+}
+
+/** One start from a template: everything but its group is the template's. */
+export interface ForkOrder {
+  readonly id: string;
+  readonly token: string;
+  readonly template: string;
 }
 
 /** The end of an instance's first process, and with it of all others. */
@@ -160,7 +169,7 @@ export class Launcher {
       return;
     }
     this.#watchers.set(order.id, watcher);
-    const { id, token, network, uid, cgroupProcs, program, lease } = order;
+    const { id, token, network, uid, cgroupProcs, program, isTemplate, lease } = order;
     const namespace = lease === undefined ? null : { path: lease.path, inode: lease.inode };
     this.#send({
       op: 'prepare',
@@ -170,9 +179,20 @@ export class Launcher {
       uid,
       cgroup_procs: cgroupProcs,
       program: program ?? null,
+      is_template: isTemplate,
       namespace,
       resolver: lease?.resolver ?? '',
     });
+  }
+
+  /** Asks for one prepared instance from a template. `exited` tells of its first process only, and it stands in no group yet. */
+  fork(order: ForkOrder, watcher: StartWatcher): void {
+    if (!this.#isUsable) {
+      watcher.lost();
+      return;
+    }
+    this.#watchers.set(order.id, watcher);
+    this.#send({ op: 'fork', ...order });
   }
 
   /** SIGKILL to the whole tree of an instance; its watcher hears `exited`. Harmless when it is gone. */

@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import type { Socket } from 'node:net';
 import type { Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
@@ -9,7 +10,7 @@ import { decodeJson, FRAME, ProtocolError } from '../protocol.ts';
 import type { Cgroup, CgroupDriver, CgroupEvents } from './cgroups/cgroup.ts';
 import { Channel } from './channel.ts';
 import type { ChannelServer } from './channel-server.ts';
-import { LauncherLost, stepError, type Launcher, type TreeExit } from './launcher.ts';
+import { LauncherLost, stepError, type Launcher, type StartWatcher, type TreeExit } from './launcher.ts';
 import { readLines, type LineTaker } from './log-lines.ts';
 import type { EgressNetworks, NetworkLease } from './network/egress.ts';
 import { startTicksOf } from './process-identity.ts';
@@ -39,6 +40,17 @@ export interface PreparedUse {
   readonly network: Network;
   /** The runner, where it is not the launcher's own interpreter. */
   readonly program: RunnerProgram | undefined;
+  /** It will be the template of a function's imports. */
+  readonly isTemplate?: boolean;
+  /** The template that forks it, whose namespaces and uid it shares; without one it is the launcher's, with its own. */
+  readonly forkedFrom?: TemplateOrigin;
+}
+
+/** A template, as far as what it forks is concerned. */
+export interface TemplateOrigin {
+  readonly id: string;
+  /** Resolves once nothing that a dead instance could have left behind is alive outside of its group. */
+  cleared(): Promise<void>;
 }
 
 export interface PreparedExit extends TreeExit {
@@ -73,7 +85,11 @@ export class PreparedInstance {
   isKilledFromOutside = false;
   readonly #parts: PreparationParts;
   readonly #launcher: Launcher;
-  readonly #uid: number;
+  /** Undefined: it has its template's. */
+  readonly #uid: number | undefined;
+  readonly #forkedFrom: TemplateOrigin | undefined;
+  /** It stands in its group: from the start, unless a template forked it. */
+  readonly #entered = Promise.withResolvers<void>();
   readonly #lease: NetworkLease | undefined;
   readonly #prepared = Promise.withResolvers<void>();
   readonly #gone = Promise.withResolvers<PreparedExit>();
@@ -96,7 +112,7 @@ export class PreparedInstance {
     signal?: AbortSignal,
   ): Promise<PreparedInstance> {
     signal?.throwIfAborted();
-    const lease = use.network === 'egress' ? await takeLease(parts) : undefined;
+    const lease = use.network === 'egress' && use.forkedFrom === undefined ? await takeLease(parts) : undefined;
     const instance = PreparedInstance.#order(parts, launcher, use, lease);
     const onAbort = (): void => instance.#prepared.reject(signal?.reason);
     signal?.addEventListener('abort', onAbort, { once: true });
@@ -126,12 +142,8 @@ export class PreparedInstance {
     }
   }
 
-  private constructor(
-    parts: PreparationParts,
-    launcher: Launcher,
-    { network, program }: PreparedUse,
-    lease: NetworkLease | undefined,
-  ) {
+  private constructor(parts: PreparationParts, launcher: Launcher, use: PreparedUse, lease: NetworkLease | undefined) {
+    const { network, program, forkedFrom } = use;
     this.id = nextInstanceId();
     this.network = network;
     this.#lease = lease;
@@ -147,27 +159,35 @@ export class PreparedInstance {
       skipped: () => {},
     };
     this.group = parts.cgroups.make(this.id);
-    this.#uid = parts.uids.take();
+    this.#forkedFrom = forkedFrom;
+    this.#uid = forkedFrom === undefined ? parts.uids.take() : undefined;
     const token = randomBytes(16).toString('hex');
     this.#forget = parts.channels.expect(token, {
       channel: (socket, rest) => this.#takeChannel(socket, rest),
       log: (socket, rest) => this.#takeLogs(socket, rest),
     });
-    launcher.prepare(
-      { id: this.id, token, network, lease, uid: this.#uid, cgroupProcs: this.group.procsPaths, program },
-      {
-        forked: (pid) => {
-          this.#pid = pid;
-          this.#startTicks = startTicksOf(pid);
-        },
-        failed: (error) => {
-          this.#prepared.reject(error);
-          void this.#end({ code: null, signal: null, cpuMs: undefined });
-        },
-        exited: (exit) => void this.#end(exit),
-        lost: () => void this.#endWithoutLauncher(),
+    const watcher: StartWatcher = {
+      forked: (pid) => {
+        this.#pid = pid;
+        this.#startTicks = startTicksOf(pid);
+        if (forkedFrom !== undefined) void this.#enterGroup(pid);
       },
-    );
+      failed: (error) => {
+        this.#prepared.reject(error);
+        void this.#end({ code: null, signal: null, cpuMs: undefined });
+      },
+      exited: (exit) => void (forkedFrom === undefined ? this.#end(exit) : this.#endFork(forkedFrom, exit)),
+      lost: () => void this.#endWithoutLauncher(),
+    };
+    if (forkedFrom !== undefined) {
+      launcher.fork({ id: this.id, token, template: forkedFrom.id }, watcher);
+      return;
+    }
+    this.#entered.resolve();
+    const cgroupProcs = this.group.procsPaths;
+    const isTemplate = use.isTemplate === true;
+    const uid = this.#uid ?? 0;
+    launcher.prepare({ id: this.id, token, network, lease, uid, cgroupProcs, program, isTemplate }, watcher);
   }
 
   /** Host pid of its first process, once the launcher told it. */
@@ -202,6 +222,8 @@ export class PreparedInstance {
   async kill(): Promise<void> {
     if (!this.#isKilled && !this.#isDead) {
       this.#isKilled = true;
+      // The group of a fork is all that there is of it: no namespace ends with its first process.
+      if (this.#forkedFrom !== undefined) this.group.kill();
       this.#launcher.kill(this.id);
       const cancel = this.#parts.clock.schedule(KILL_PATIENCE_MS, () => {
         this.group.kill();
@@ -219,7 +241,7 @@ export class PreparedInstance {
     }
     this.#channel = new Channel(socket, rest, {
       frame: (type, _call, payload) => {
-        if (type === FRAME.PREPARED) this.#prepared.resolve();
+        if (type === FRAME.PREPARED) void this.#entered.promise.then(() => this.#prepared.resolve());
         else if (type === FRAME.SANDBOX_FAILED) this.#prepared.reject(stepError(decodeJson(payload)));
         else throw new ProtocolError(`sent a frame of type ${type} before it was a function's`);
       },
@@ -244,16 +266,40 @@ export class PreparedInstance {
     });
   }
 
-  /** Nobody waits for the tree any more: kill what is left of it, and watch it go. */
+  /** By its number, from outside: it cannot do that itself, and waits for SPECIALISE meanwhile. */
+  async #enterGroup(pid: number): Promise<void> {
+    try {
+      await Promise.all(this.group.procsPaths.map(async (path) => await writeFile(path, String(pid))));
+      this.#entered.resolve();
+    } catch (error) {
+      const detail = `The instance could not enter its control group: ${(error as Error).message}.`;
+      this.#prepared.reject(new FaasError('isolation_unavailable', { detail, cause: error }));
+      void this.kill();
+    }
+  }
+
+  /** Its first process is gone; what it has started goes now. */
+  async #endFork(template: TemplateOrigin, exit: TreeExit): Promise<void> {
+    await this.#emptyGroup();
+    await template.cleared();
+    await this.#end(exit);
+  }
+
+  /** Nobody waits for the tree any more. */
   async #endWithoutLauncher(): Promise<void> {
     this.isLost = true;
     this.#isKilled = true;
+    await this.#emptyGroup();
+    await this.#end({ code: null, signal: null, cpuMs: undefined });
+  }
+
+  /** Kills what is left, and watches it go. */
+  async #emptyGroup(): Promise<void> {
     for (let waitMs = 1; this.#isAlive(); waitMs = Math.min(waitMs * 2, 50)) {
       this.group.kill();
       if (this.#pid !== undefined && this.#isFirstProcessAlive()) tryKill(this.#pid);
       await new Promise<void>((resolve) => this.#parts.clock.schedule(waitMs, resolve));
     }
-    await this.#end({ code: null, signal: null, cpuMs: undefined });
   }
 
   #isAlive(): boolean {
@@ -270,7 +316,8 @@ export class PreparedInstance {
     this.#forget();
     const events = this.group.events();
     const usage = this.group.usage();
-    this.isKilledFromOutside = exit.signal === SIGKILL && !this.#isKilled && !this.isLost && events.oomKills === 0;
+    const isFirst = this.#forkedFrom === undefined;
+    this.isKilledFromOutside = isFirst && exit.signal === SIGKILL && !this.#isKilled && !this.isLost && events.oomKills === 0;
     // Who was killed has nothing more to say; who left by itself may have answered just before.
     if (this.#isKilled) this.#channel?.destroy();
     else if (this.#channel !== undefined) await this.#lastWords(exit);
@@ -280,7 +327,7 @@ export class PreparedInstance {
       const cancel = this.#parts.clock.schedule(LAST_WORDS_MS, () => logs.destroy());
       logs.once('close', cancel);
     }
-    this.#parts.uids.free(this.#uid);
+    if (this.#uid !== undefined) this.#parts.uids.free(this.#uid);
     this.#lease?.release();
     const how = exit.signal === null ? `exit status ${exit.code}` : `signal ${exit.signal}`;
     this.#prepared.reject(

@@ -1,6 +1,4 @@
 import { FaasError } from '../../errors.ts';
-import type { Clock } from '../../observability/clock.ts';
-import type { FunctionLine } from '../../observability/logger.ts';
 import type {
   HandlerAnswer,
   Instance,
@@ -23,19 +21,13 @@ import { stepError } from './launcher.ts';
 import { countedHits, mergeHits, namedHits } from './limit-hits.ts';
 import type { PreparedExit, PreparedInstance } from './prepared-instance.ts';
 import { readTreeUsage } from './process-usage.ts';
-import { specialiseOrder, type OrderParts } from './specialise-order.ts';
+import { specialiseOrder, type SpecialisationParts } from './specialise-order.ts';
 
 /** An instance that closes its channel and lives on is killed after this; one that is dying is reported before. */
 const CHANNEL_LOST_MS = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
 
-export interface SpecialisationParts extends OrderParts {
-  readonly clock: Clock;
-  readonly onLog: (line: FunctionLine) => void;
-  /** Milliseconds the start took so far. */
-  readonly spawnMs: number;
-}
 
 interface PendingCall {
   readonly invocation: Invocation;
@@ -58,6 +50,8 @@ export class ProcessInstance implements Instance {
   readonly id: string;
   readonly exited: Promise<InstanceExit>;
   phases: StartPhases = { spawnMs: 0, isolateMs: 0, importMs: 0 };
+  /** Of a template: what its READY said of forking from it. */
+  unfit: unknown;
   readonly #prepared: PreparedInstance;
   readonly #channel: Channel;
   readonly #request: StartRequest;
@@ -216,7 +210,9 @@ export class ProcessInstance implements Instance {
       const claimedMs = typeof phases?.['handler'] === 'number' ? phases['handler'] : 0;
       const importMs = Math.max(0, Math.min(claimedMs, elapsedMs));
       const isolateMs = elapsedMs - importMs;
-      this.phases = { spawnMs: this.#parts.spawnMs, isolateMs, importMs };
+      const { spawnMs, isFromTemplate } = this.#parts;
+      this.phases = { spawnMs, isolateMs, importMs, ...(isFromTemplate === true && { isFromTemplate }) };
+      this.unfit = facts['unfit'];
       this.#isReady = true;
       this.#limitCpu();
     } else {
@@ -345,6 +341,10 @@ export class ProcessInstance implements Instance {
   }
 
   #channelLost(): void {
+    if (this.#parts.onTemplateLost !== undefined && this.#isReady) {
+      this.#parts.onTemplateLost();
+      return;
+    }
     if (this.#cause !== undefined || this.#prepared.isDead) return;
     const cancel = this.#parts.clock.schedule(CHANNEL_LOST_MS, () => {
       this.#cause ??= { cause: 'bad_response', detail: 'The instance closed its channel.' };

@@ -4,9 +4,11 @@ import type { IsolationLevel, Network } from '../../config/spec.ts';
 import { FaasError } from '../../errors.ts';
 import type { Clock } from '../../observability/clock.ts';
 import type { FunctionLine, Logger } from '../../observability/logger.ts';
-import type { Instance, Runtime, StartRequest } from '../../pool/instance.ts';
+import type { ImportTemplateView, Instance, Runtime, StartRequest } from '../../pool/instance.ts';
 import { openCgroups } from './cgroups/open.ts';
 import { ChannelServer } from './channel-server.ts';
+import { ImportTemplate } from './import-template.ts';
+import { ImportTemplates, whyNoTemplates } from './import-templates.ts';
 import { findInterpreter, isNodeRuntime } from './interpreters.ts';
 import { chooseIsolation, type Isolation } from './isolation.ts';
 import { nodeProgram } from './node-program.ts';
@@ -16,6 +18,7 @@ import { probeEgress } from './network/probe.ts';
 import { PreparedStock } from './prepared.ts';
 import type { PreparationParts } from './prepared-instance.ts';
 import { ProcessInstance } from './process-instance.ts';
+import type { SpecialisationParts } from './specialise-order.ts';
 import type { LabelOption } from './security-labels.ts';
 import type { InstallKind } from '../protocol.ts';
 import { LauncherLost } from './launcher.ts';
@@ -150,6 +153,8 @@ export async function createProcessRuntime(options: ProcessRuntimeOptions): Prom
     startInstaller: async (request, kind, signal) => await chosen.start(inForce(request), signal, kind),
     launchers: () => chosen.launchers(),
     ready: async (uses) => await chosen.ready(uses.map(inForce)),
+    release: (request) => chosen.release(request),
+    viewImportTemplate: (request) => chosen.viewImportTemplate(request),
     [Symbol.asyncDispose]: () => started.disposeAsync(),
   };
 }
@@ -176,12 +181,20 @@ class LeveledRuntime implements AsyncDisposable {
   readonly #launchers = new Map<string, SteadyLauncher>();
   /** By all that instances are prepared with: kind, interpreter, network, how Node is booted. */
   readonly #stocks = new Map<string, PreparedStock>();
+  readonly #templates: ImportTemplates;
 
   constructor(options: ProcessRuntimeOptions, parts: PreparationParts, level: IsolationLevel) {
     this.#options = options;
     this.#parts = parts;
     this.#level = level;
     this.#storeDirectory = realpathSync(options.storeDirectory);
+    const { clock, logger } = options;
+    this.#templates = new ImportTemplates({
+      clock,
+      logger,
+      lack: whyNoTemplates(level, parts.cgroups.version),
+      make: async (request, signal) => await this.#makeTemplate(request, signal),
+    });
   }
 
   async start(request: NetworkedRequest, signal: AbortSignal, installs?: InstallKind): Promise<Instance> {
@@ -196,23 +209,53 @@ class LeveledRuntime implements AsyncDisposable {
 
   async #startOnce(request: NetworkedRequest, signal: AbortSignal, installs: InstallKind | undefined): Promise<Instance> {
     signal.throwIfAborted();
-    const { clock, onLog, debug = false } = this.#options;
+    const { clock } = this.#options;
     const beganMs = clock.nowMs();
     const stock = this.#stock(request);
-    const code = this.#nameInStore(request.codeDirectory);
-    const directory = request.dependenciesDirectory;
-    const dependencies = directory === undefined ? undefined : this.#nameInStore(directory);
+    const parts = { ...this.#specialisation(request), installs };
+    const fork = installs === undefined ? await this.#templates.take(request, signal) : undefined;
+    if (fork !== undefined) {
+      try {
+        const spawnMs = clock.nowMs() - beganMs;
+        return await ProcessInstance.specialise(fork, request, { ...parts, spawnMs, isFromTemplate: true }, signal);
+      } catch {
+        // Its siblings can end it; one that starts the ordinary way is out of their reach.
+        signal.throwIfAborted();
+      }
+    }
     const prepared = await stock.take(signal);
     try {
       await prepared.allow(request.networkAllow);
       const spawnMs = clock.nowMs() - beganMs;
-      const parts = { clock, onLog, debug, code, dependencies, installs, spawnMs };
-      return await ProcessInstance.specialise(prepared, request, parts, signal);
+      const instance = await ProcessInstance.specialise(prepared, request, { ...parts, spawnMs }, signal);
+      if (installs === undefined && !isNodeRuntime(request.runtime)) this.#templates.started(request, instance.phases.importMs);
+      return instance;
     } catch (error) {
       if (prepared.isLost && !signal.aborted) throw new LauncherLost();
       if (prepared.isKilledFromOutside && this.#level !== 'none' && !signal.aborted) throw new KilledFromOutside(error);
       throw error;
     }
+  }
+
+  release(request: StartRequest): void {
+    this.#templates.release(request);
+  }
+
+  viewImportTemplate(request: StartRequest): ImportTemplateView | undefined {
+    return isNodeRuntime(request.runtime) ? undefined : this.#templates.view(request);
+  }
+
+  #specialisation(request: StartRequest): Omit<SpecialisationParts, 'spawnMs'> {
+    const { clock, onLog, debug = false } = this.#options;
+    const directory = request.dependenciesDirectory;
+    const dependencies = directory === undefined ? undefined : this.#nameInStore(directory);
+    return { clock, onLog, debug, code: this.#nameInStore(request.codeDirectory), dependencies };
+  }
+
+  async #makeTemplate(request: NetworkedRequest, signal: AbortSignal): Promise<ImportTemplate> {
+    const launcher = await this.#launcher(findInterpreter(request.runtime, functionUid())).current();
+    const parts = { ...this.#parts, launcher, specialisation: this.#specialisation(request) };
+    return await ImportTemplate.make(parts, request, signal);
   }
 
   async ready(uses: readonly NetworkedUse[]): Promise<void> {
@@ -337,6 +380,7 @@ class LeveledRuntime implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    await this.#templates[Symbol.asyncDispose]();
     await Promise.all(Array.from(this.#stocks.values(), (stock) => stock.close()));
     await Promise.all(Array.from(this.#launchers.values(), (launcher) => launcher[Symbol.asyncDispose]()));
   }

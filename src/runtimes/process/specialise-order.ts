@@ -1,3 +1,5 @@
+import type { Clock } from '../../observability/clock.ts';
+import type { FunctionLine } from '../../observability/logger.ts';
 import type { StartRequest } from '../../pool/instance.ts';
 import type { InstallKind } from '../protocol.ts';
 import { MAX_RESPONSE_BYTES } from './channel.ts';
@@ -9,6 +11,18 @@ export interface OrderParts {
   /** Set for an installer, which fills `dependencies` instead of using them. */
   readonly installs?: InstallKind | undefined;
   readonly debug: boolean;
+}
+
+/** All that makes a prepared instance a function's, beside the request. */
+export interface SpecialisationParts extends OrderParts {
+  readonly clock: Clock;
+  readonly onLog: (line: FunctionLine) => void;
+  /** Milliseconds the start took so far. */
+  readonly spawnMs: number;
+  /** Of a template: its channel ended, which leaves the instances alone that it has forked. */
+  readonly onTemplateLost?: () => void;
+  /** A template forked it. */
+  readonly isFromTemplate?: boolean;
 }
 
 /** The payload of SPECIALISE (docs/PROTOCOL.md). */

@@ -21,10 +21,12 @@ export interface CgroupEvents {
 export interface Cgroup {
   /** Absolute paths; whoever writes `0` to each of them is in the group. Empty without cgroups. */
   readonly procsPaths: readonly string[];
-  /** Memory with swap, and processes. Throws what the kernel said: an instance without its limits must not start. */
+  /** Memory with swap, and processes; any number of times. Throws what the kernel said: an instance without its limits must not start. */
   limit(limits: CgroupLimits): void;
   /** Thousandths of one CPU; null: none. Written once the handler is loaded, so that a start is not slowed down. */
   limitCpu(cpuMillis: number | null): void;
+  /** Threads that live in it, the first of each process included; undefined when that is not known. */
+  threads(): number | undefined;
   /** Undefined when nothing is known (no cgroups, group gone). */
   usage(): InstanceUsage | undefined;
   /** Zeros when nothing is known. */

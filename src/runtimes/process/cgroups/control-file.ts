@@ -41,6 +41,13 @@ export function readKey(directory: string, file: string, key: string): number | 
   return readCounters(directory, file).get(key);
 }
 
+/** Lines of a list; undefined when file or group is not there. */
+export function countLines(directory: string, file: string): number | undefined {
+  const text = readControl(directory, file);
+  if (text === undefined) return undefined;
+  return text === '' ? 0 : text.split('\n').length;
+}
+
 /** Processes directly in a group. */
 export function processesOf(directory: string): readonly number[] {
   const text = readControl(directory, 'cgroup.procs');

@@ -4,6 +4,7 @@ const noGroup: Cgroup = {
   procsPaths: [],
   limit: () => {},
   limitCpu: () => {},
+  threads: () => undefined,
   usage: () => undefined,
   events: () => ({ oomKills: 0, refusedForks: 0 }),
   isPartlyKilled: () => false,

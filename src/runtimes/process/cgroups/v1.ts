@@ -1,7 +1,16 @@
 import { readFileSync } from 'node:fs';
 import type { CpuThrottling, InstanceUsage } from '../../../pool/instance.ts';
 import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupEvents, type CgroupLimits } from './cgroup.ts';
-import { killProcesses, processesOf, readCounters, readKey, readNumber, tryWriteControl, writeControl } from './control-file.ts';
+import {
+  countLines,
+  killProcesses,
+  processesOf,
+  readCounters,
+  readKey,
+  readNumber,
+  tryWriteControl,
+  writeControl,
+} from './control-file.ts';
 import { daemonGroupName, makeGroup, removeGroup, removeLeftovers, removeTree, unmakeGroup } from './group-directory.ts';
 
 /** `cpuacct` has no limits, but measures; only used where it shares the hierarchy of `cpu`, since each move has its price. */
@@ -107,7 +116,9 @@ class GroupV1 implements Cgroup {
 
   limit({ memoryBytes, pids }: CgroupLimits): void {
     writeControl(this.#pids, 'pids.max', pids);
-    // Memory with swap may never be the smaller of the two, so it comes second. Absent when the kernel does not count swap.
+    // Memory with swap may never be the smaller of the two: first when it rises, second when it falls. Absent when the kernel does
+    // not count swap.
+    tryWriteControl(this.#memory, 'memory.memsw.limit_in_bytes', memoryBytes);
     writeControl(this.#memory, 'memory.limit_in_bytes', memoryBytes);
     tryWriteControl(this.#memory, 'memory.memsw.limit_in_bytes', memoryBytes);
   }
@@ -118,6 +129,10 @@ class GroupV1 implements Cgroup {
     writeControl(this.#cpu, 'cpu.cfs_period_us', periodUs);
     writeControl(this.#cpu, 'cpu.cfs_quota_us', quotaUs);
     tryWriteControl(this.#cpu, 'cpu.cfs_burst_us', quotaUs);
+  }
+
+  threads(): number | undefined {
+    return countLines(this.#pids, 'tasks');
   }
 
   usage(): InstanceUsage | undefined {

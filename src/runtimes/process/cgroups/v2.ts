@@ -3,6 +3,7 @@ import { dirname } from 'node:path';
 import type { InstanceUsage } from '../../../pool/instance.ts';
 import { cpuQuota, type Cgroup, type CgroupDriver, type CgroupEvents, type CgroupLimits } from './cgroup.ts';
 import {
+  countLines,
   killProcesses,
   processesOf,
   readControl,
@@ -115,6 +116,10 @@ class GroupV2 implements Cgroup {
     const { quotaUs, periodUs } = cpuQuota(cpuMillis);
     writeControl(this.#directory, 'cpu.max', `${quotaUs} ${periodUs}`);
     tryWriteControl(this.#directory, 'cpu.max.burst', quotaUs);
+  }
+
+  threads(): number | undefined {
+    return countLines(this.#directory, 'cgroup.threads');
   }
 
   usage(): InstanceUsage | undefined {

@@ -14,6 +14,7 @@ from . import frames, kernel, root
 from .instances import Instances
 from .sandbox import Settings, StartRequest, StepFailed
 from .template import Template
+from .template_forks import TemplateForks
 
 #: Descriptor of the control connection.
 CONTROL = 0
@@ -28,6 +29,7 @@ class Bookkeeper:
         self._poll = select.epoll()
         self._poll.register(CONTROL, select.EPOLLIN)
         self._instances = Instances(self._poll, template, settings.level != "none")
+        self._forks = TemplateForks(self._poll, settings.socket, lambda event: self._instances.events.append(event))
 
     def serve(self) -> NoReturn:
         # The template is the parent.
@@ -35,8 +37,11 @@ class Bookkeeper:
         instances = self._instances
         is_open = self._obey(is_readable=False)
         while True:
-            ready = [descriptor for descriptor, _ in self._poll.poll(instances.timeout_s())]
+            ready = [descriptor for descriptor, _ in self._poll.poll(self._timeout_s())]
+            # Before the instances: the end of a template is the end of its forks, which was earlier.
+            self._forks.hear(ready)
             instances.hear(ready)
+            self._forks.expire()
             instances.expire()
             if CONTROL in ready and not self._obey(is_readable=True):
                 # The daemon is gone. From now on only ends are awaited.
@@ -47,6 +52,9 @@ class Bookkeeper:
                     os._exit(0)
                 instances.kill_all()
             self._tell(is_open)
+
+    def _timeout_s(self) -> Optional[float]:
+        return min((timeout for timeout in (self._instances.timeout_s(), self._forks.timeout_s()) if timeout is not None), default=None)
 
     def _obey(self, is_readable: bool) -> bool:
         """Every complete order. False when the connection has ended or makes no sense."""
@@ -77,12 +85,19 @@ class Bookkeeper:
         kind = order["op"]
         if kind == "prepare":
             cgroup_procs, program, resolver = order.get("cgroup_procs") or [], order.get("program"), order.get("resolver") or ""
-            request = StartRequest(order["id"], order["token"], order["network"], order.get("uid") or 0, cgroup_procs, program, resolver)
+            request = StartRequest(
+                order["id"], order["token"], order["network"], order.get("uid") or 0, cgroup_procs, program, resolver, order.get("is_template", False),
+            )
             if request.id in self._instances or request.network not in ("egress", "none", "host"):
                 raise frames.ProtocolError(f"prepare {request.id!r} with network {request.network!r}")
             self._prepare(request, order.get("namespace"))
+        elif kind == "fork":
+            if order["id"] in self._forks:
+                raise frames.ProtocolError(f"fork {order['id']!r}")
+            self._forks.order(order["id"], order["token"], *self._instances.template(order["template"]))
         elif kind == "kill":
             self._instances.kill(order["id"])
+            self._forks.kill(order["id"])
         else:
             raise frames.ProtocolError(f"unexpected {kind!r}")
 

@@ -90,7 +90,7 @@ def _be_instance(life: runner.Runner, request: bytes, packed: bytes) -> NoReturn
     sandbox = life.sandbox
     try:
         order = frames.decode_json(request)
-        members = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver")
+        members = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver", "is_template")
         sandbox.request = StartRequest(*(order[name] for name in members))
         sandbox.sync, *others = struct.unpack(f"={len(packed) // 4}i", packed)
         if sandbox.request.network == "egress":

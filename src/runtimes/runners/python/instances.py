@@ -8,6 +8,7 @@ import functools
 import os
 import select
 import signal
+import socket
 import struct
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, Tuple
@@ -28,6 +29,9 @@ class Instance:
         self.first = first
         #: Socket to `first`; -1 when it has said all.
         self.sync = sync
+        #: Of a template that stands: where its orders go.
+        self.orders: Optional[socket.socket] = None
+        self.is_template = request.is_template
         self.deadline = time.monotonic() + ENTERING_MAX_S
         self.pid = 0
         #: Of `pid`.
@@ -71,6 +75,11 @@ class Instances:
             self._watch(pid, functools.partial(self._end_of_middle, instance))
         else:
             self._name(instance, pid)
+
+    def template(self, id: str) -> Tuple[int, Optional[socket.socket]]:
+        """Its pid and where its orders go; None when there is no such template."""
+        instance = self._by_id.get(id)
+        return (0, None) if instance is None else (instance.pid, instance.orders)
 
     def kill(self, id: str) -> None:
         """An unknown id is one whose end is already on its way."""
@@ -145,11 +154,21 @@ class Instances:
                 self._map(instance)
             elif kind == b"p":
                 self._name(instance, struct.unpack("=I", message[1:])[0])
+                if instance.is_template:
+                    self._keep_for_orders(instance)
             elif kind == b"f":
                 instance.failure = frames.decode_json(message[1:])
             else:
                 self._forget(instance.sync)
                 instance.sync = -1
+
+    def _keep_for_orders(self, instance: Instance) -> None:
+        """From here on its code is the function's: nothing that it says is read, or it could keep the bookkeeper busy."""
+        self._poll.unregister(instance.sync)
+        del self._listeners[instance.sync]
+        instance.orders = socket.socket(fileno=instance.sync)
+        instance.orders.shutdown(socket.SHUT_RD)
+        instance.sync = -1
 
     def _map(self, instance: Instance) -> None:
         """From outside and with rights over both ids; the middle could map no id but its own."""
@@ -190,6 +209,8 @@ class Instances:
         self._hear(instance)
         del self._alive[instance.pid]
         del self._by_id[instance.id]
+        if instance.orders is not None:
+            instance.orders.close()
         code, number = _outcome(end.status)
         event: Dict[str, Any] = {"event": "exited", "id": instance.id, "code": code, "signal": number}
         event.update(max_rss_bytes=end.max_rss_kib * 1024, cpu_ms=end.cpu_us / 1000)

@@ -29,7 +29,7 @@ _MODULES = """
 template fork_server sandbox frames fast_json prepare kernel root runner channel output answering specialise dependencies loading request answer
 call_state change request_body async_calls signatures limit_hints concurrency concurrent_output thread_calls loop_calls loop_channel cloud_events
 framework_shim flask_calls orphans fork_hooks node
-bookkeeper instances seccomp allowed_calls rehearsal preload
+function_template fork_safety template_forks bookkeeper instances seccomp allowed_calls rehearsal preload
 """.split()
 #: Of our modules alone: a function that changes `builtins` does it to itself.
 _builtins = dict(vars(builtins))

@@ -76,6 +76,10 @@ class Output:
         self.stdout.forget()
         self.stderr.forget()
 
+    def begin_anew(self) -> None:
+        """In an instance that was forked from its function's template: it is nobody's child that prints on another's channel."""
+        self.is_forked = False
+
     def _report_dropped(self) -> None:
         if self.channel.post(encode_json(LOG, self.call, {"stream": "stderr", "text": f"dropped {self._dropped} lines"})):
             self._dropped = 0

@@ -120,10 +120,13 @@ def second_fork(sandbox: Sandbox) -> None:
     sandbox.middle = pidfd_open(getpid())
     sandbox.go_ahead, go_ahead = pipe()
     sandbox.pid = fork()
-    close(sandbox.sync if sandbox.pid == 0 else sandbox.go_ahead)
     if sandbox.pid == 0:
         close(go_ahead)
+        if not sandbox.request.is_template:
+            close(sandbox.sync)
+            sandbox.sync = -1
     else:
+        close(sandbox.go_ahead)
         sandbox.go_ahead = go_ahead
 
 
@@ -173,7 +176,7 @@ def go_ahead(sandbox: Sandbox) -> None:
 
 def own_proc(sandbox: Sandbox) -> None:
     """14. Shows the processes of the one who mounts it; needs the host's to be in sight still."""
-    mount_proc()
+    mount_proc(sandbox.request.is_template)
 
 
 def pivot(sandbox: Sandbox) -> None:
@@ -200,6 +203,7 @@ def orphans(sandbox: Sandbox) -> None:
     """Level `none` has no PID namespace: orphans of the function come to this process instead of the template."""
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     close(sandbox.sync)
+    sandbox.sync = -1
 
 
 _ENTER: List[Step] = [session, inherited, dial, cgroups, groups, network, namespaces, identity, second_fork]

@@ -77,16 +77,17 @@ def build_program(executable_tree: int, runner_tree: int) -> None:
     attach_tree(runner_tree, NODE_RUNNER[1:])
 
 
-def mount_proc() -> None:
-    """Of the PID namespace that the calling process is in."""
+def mount_proc(is_private: bool) -> None:
+    """Of the PID namespace that the calling process is in. `is_private`: a process that the reader may not look into isn't even listed."""
     flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
     target = f"{STAGING}/proc"
+    others = "hidepid=2" if is_private else ""
     try:
-        mount("proc", target, "proc", flags, "subset=pid")
+        mount("proc", target, "proc", flags, ",".join(filter(None, ("subset=pid", others))))
     except OSError as error:
         if error.errno != 22:  # EINVAL: before Linux 5.8 there are no subsets.
             raise OSError(error.errno, f"{error.strerror} (/proc: inside a container with a masked /proc no fresh one can be mounted)") from error
-        mount("proc", target, "proc", flags)
+        mount("proc", target, "proc", flags, others)
 
 
 def enter() -> None:

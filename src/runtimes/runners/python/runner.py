@@ -14,9 +14,10 @@ from typing import Any, Dict, NoReturn, Optional
 
 from .fork_hooks import release
 from .dependencies import add_dependencies
-from . import concurrency, signatures
+from . import concurrency, function_template, signatures
 from .answering import Answering
 from .channel import Channel
+from .fork_safety import Fitness
 from .frames import (
     CHANNEL_LIMIT_BYTES, decode_json, encode_json, FOR_CALLS, Frame, FrameReader, INIT_FAILED, INVOKE, READY, SPECIALISE, write_all,
 )
@@ -80,10 +81,14 @@ class Runner:
         except StepFailed as failure:
             tell_failure(self.sandbox, failure)
         self._answering.max_response_bytes = order["max_response_bytes"]
+        is_template = self.sandbox.request.is_template
+        if is_template:
+            function_template.leave_pid_1(self.sandbox)
         begin = perf_counter_ns()
         if order.get("concurrent"):
             self._output = self._answering.output = concurrency.make_output(self._channel)
         self._set_up_interpreter(order)
+        fitness = Fitness([self.sandbox.channel, self.sandbox.sync]) if is_template else None
         try:
             add_dependencies(dependencies_root(self.sandbox))
             handler = load(code_root(self.sandbox), order["module"], order["callable"])
@@ -95,6 +100,11 @@ class Runner:
             _exit(EXIT_INIT_FAILED)
         self._answering.leave_if_forked(0)
         self._output.end_call()
+        if fitness is not None:
+            # The template itself never comes back.
+            function_template.serve(self.sandbox, self._channel, self._reader, fitness, begin)
+            self._output.begin_anew()
+            begin = perf_counter_ns()
         phases = dict(self.sandbox.phases, handler=(perf_counter_ns() - begin) // 1000 / 1000)
         self._channel.send(encode_json(READY, 0, {"phases": phases}))
         if order.get("concurrent"):

@@ -25,7 +25,7 @@ class Settings(NamedTuple):
 class StartRequest:
     """What `prepare` said."""
 
-    __slots__ = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver")
+    __slots__ = ("id", "token", "network", "uid", "cgroup_procs", "program", "resolver", "is_template")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class StartRequest:
         cgroup_procs: List[str],
         program: Optional[Dict[str, Any]] = None,
         resolver: str = "",
+        is_template: bool = False,
     ) -> None:
         self.id = id
         self.token = token
@@ -49,6 +50,8 @@ class StartRequest:
         self.program = program
         #: With `egress`, the text of /etc/resolv.conf.
         self.resolver = resolver
+        #: It will load one function's modules and fork that function's instances (function_template.py).
+        self.is_template = is_template
 
 
 class Function:
@@ -109,7 +112,8 @@ class Sandbox:
         self.gid = getegid()
         self.is_root = self.uid == 0
         self.is_isolated = settings.level != "none"
-        #: Seqpacket socket to the bookkeeper: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up.
+        #: Seqpacket socket to the bookkeeper: `u` (unshared) up, `m` (mapped) down, `p` + pid or `f` + JSON up. Only a template
+        #: keeps it after that, for its orders.
         self.sync = -1
         #: Detached mount of the content store.
         self.store_tree = -1

@@ -66,7 +66,8 @@ def limit_function(sandbox: Sandbox, pid: int) -> None:
     if not sandbox.is_isolated:
         return
     _limit(pid, RLIMIT_FSIZE, _INSTALLED_FILE_BYTES if function.installs else max(function.tmp_bytes, 1 << 20))
-    if function.pids and _HAS_NPROC_PER_NAMESPACE:
+    # All instances of a template are the same user in the same namespace: only their groups can count for each of them.
+    if function.pids and _HAS_NPROC_PER_NAMESPACE and not sandbox.request.is_template:
         # One more than the group allows, so that the group refuses first: it counts what it refuses, and the daemon can say why.
         _limit(pid, RLIMIT_NPROC, function.pids + (1 if sandbox.request.cgroup_procs else 0))
     if function.memory_bytes and not sandbox.request.cgroup_procs:
@@ -96,19 +97,20 @@ def labels(sandbox: Sandbox) -> None:
 
 
 def privileges(sandbox: Sandbox) -> None:
-    """22. After every step that needs them. Dumpable: else /proc/self isn't the function's own. The death signal must have
+    """22. After every step that needs them. Dumpable: else /proc/self isn't the function's own; but not what shares its namespace
+    with other instances, whose memory and descriptors the kernel then keeps from each other. The death signal must have
     survived all this, or the instance could outlive the daemon."""
     if sandbox.is_isolated:
         drop_capabilities()
-        prctl(PR_SET_DUMPABLE, 1)
+        prctl(PR_SET_DUMPABLE, 0 if sandbox.request.is_template else 1)
     prctl(PR_SET_NO_NEW_PRIVS, 1)
     if parent_death_signal() != SIGKILL:
         raise OSError(errno.EPROTO, "the parent death signal was lost")
 
 
 def descriptors(sandbox: Sandbox) -> None:
-    """23. Only 0 to 2 and the channel."""
-    close_all_but([sandbox.channel])
+    """23. Only 0 to 2 and the channel; a template keeps its way to the bookkeeper."""
+    close_all_but([sandbox.channel, sandbox.sync])
 
 
 def system_calls(sandbox: Sandbox) -> None:
