@@ -7,6 +7,8 @@ import { makeRepository, type TestRepository } from './git-repository.ts';
 import { waitUntil } from './wait-until.ts';
 
 const MAIN = join(import.meta.dirname, '..', '..', 'src', 'main.ts');
+/** A start takes a second; a test file may start a dozen at once, on a machine that is busy. */
+const BANNER_MAX_MS = 60_000;
 /** The URL stands in the banner on standard error. */
 const URL_LINE = /at (http:\/\/\S+)$/m;
 
@@ -71,7 +73,10 @@ export async function launchDaemonProcess(workspace: string, options: DaemonProc
   child.stderr?.on('data', (chunk: Buffer) => (output += chunk.toString('utf8')));
   const exited = once(child, 'exit');
   const isGone = (): boolean => child.exitCode !== null || child.signalCode !== null;
-  await waitUntil(() => URL_LINE.test(output) || isGone(), 30_000);
+  await waitUntil(() => URL_LINE.test(output) || isGone(), BANNER_MAX_MS).catch((error: unknown) => {
+    child.kill('SIGKILL');
+    throw error;
+  });
   const url = URL_LINE.exec(output)?.[1];
   if (url === undefined) throw new Error(`the daemon left with ${child.exitCode ?? child.signalCode}:\n${output}`);
 

@@ -65,6 +65,7 @@ def _reap_for_ever() -> None:
 def serve(sandbox: Sandbox, channel: Channel, reader: FrameReader, fitness: Fitness, begin_ns: int) -> None:
     """Says READY with what speaks against forking, then obeys. Returns in every instance, whose channel `channel` and `reader` are by then
     and which has got its SPECIALISE; the template itself never does."""
+    phases = dict(sandbox.phases, handler=(perf_counter_ns() - begin_ns) // 1000 / 1000)
     # Which signals and collections the function wants is its own affair, in its instances.
     on_child_end = signal(SIGCHLD, SIG_DFL)
     mask = pthread_sigmask(SIG_BLOCK, valid_signals())
@@ -74,7 +75,6 @@ def serve(sandbox: Sandbox, channel: Channel, reader: FrameReader, fitness: Fitn
     gc.collect()
     # Else the first collection of an instance would write to every object it shares.
     gc.freeze()
-    phases = dict(sandbox.phases, handler=(perf_counter_ns() - begin_ns) // 1000 / 1000)
     channel.send(encode_json(READY, 0, {"phases": phases, "unfit": reasons}))
     orders = socket.socket(fileno=sandbox.sync)
     descriptors = _obey(orders)
@@ -91,9 +91,9 @@ def serve(sandbox: Sandbox, channel: Channel, reader: FrameReader, fitness: Fitn
 
 def _obey(orders: socket.socket) -> Tuple[int, int, int]:
     """Returns in every instance, with its descriptors."""
-    space = socket.CMSG_LEN(DESCRIPTORS * 4)
+    space, flags = socket.CMSG_LEN(DESCRIPTORS * 4), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
     while True:
-        order, ancillary, _, _ = orders.recvmsg(64, space)
+        order, ancillary, _, _ = orders.recvmsg(64, space, flags)
         if not order:
             _exit(0)
         if order[:1] == REAP:
