@@ -205,6 +205,18 @@ const REQUEST_CASES: readonly (readonly [string, CallOptions, unknown])[] = [
   ['r.form', { headers: ['content-type', 'application/x-www-form-urlencoded'], body: 'a=1&b=x+y' }, { a: '1', b: 'x y' }],
   ['r.form', { body: 'a=1' }, {}],
   ['r.deadline', {}, 1_700_000_000],
+  ['[r.remaining_ms(), r.cancelled]', {}, [0, false]],
+  [
+    'r.values.to_dict(flat=False)',
+    { query: 'a=1&b=2', headers: ['content-type', 'application/x-www-form-urlencoded'], body: 'a=3' },
+    { a: ['1', '3'], b: ['2'] },
+  ],
+  [
+    '[r.url, r.base_url, r.host, r.remote_addr]',
+    { path: '/x', query: 'a=1', headers: ['Host', 'h:8', 'X-Forwarded-For', '10.0.0.1'] },
+    ['http://h:8/x?a=1', 'http://h:8/x', 'h:8', '10.0.0.1'],
+  ],
+  ['[r.url, r.remote_addr]', { path: '/x' }, ['http://localhost/x', null]],
   ['r.call_id', {}, 'call-1'],
 ];
 

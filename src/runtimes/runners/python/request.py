@@ -221,6 +221,29 @@ class Request:
         return self._form
 
     @property
+    def values(self) -> MultiDict:
+        """Those of the query, then those of the form."""
+        pairs = [(name, value) for fields in (self.args, self.form) for name in fields for value in fields.getlist(name)]
+        return MultiDict(pairs)
+
+    @property
+    def host(self) -> str:
+        return self.headers.get("X-Forwarded-Host") or self.headers.get("Host", "localhost")
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.headers.get('X-Forwarded-Proto', 'http')}://{self.host}{self.path}"
+
+    @property
+    def url(self) -> str:
+        """Of the path that the function sees; the caller's had `/invoke/<name>` before it."""
+        return f"{self.base_url}?{self._meta['query']}" if self._meta["query"] else self.base_url
+
+    @property
+    def remote_addr(self) -> Optional[str]:
+        return self.headers.get("X-Forwarded-For", "").split(",")[0].strip() or None
+
+    @property
     def cookies(self) -> Dict[str, str]:
         pairs = (part.strip().partition("=") for part in self.headers.get("Cookie", "").split(";"))
         return {name: value.strip('"') for name, separator, value in pairs if separator}
