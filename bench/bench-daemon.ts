@@ -15,6 +15,8 @@ export interface BenchDaemon extends AsyncDisposable {
 export interface BenchWorkspace {
   /** `handler.py` by the function's name. */
   readonly functions: Readonly<Record<string, string>>;
+  /** `handler.mjs` by the function's name; its entry says `runtime: node`. */
+  readonly nodeFunctions?: Readonly<Record<string, string>>;
   /** YAML of each function's entry by its name, in flow style; default `{}`. */
   readonly entries?: Readonly<Record<string, string>>;
   /** The daemon sees the settings of the host's installers: `pip.conf` below HOME, proxies, certificates. */
@@ -29,6 +31,7 @@ export const ECHO = 'def handle(request):\n    return request.get_json()\n';
 /** The real program on a committed workspace in the temporary directory, as strict as it gets, on a free port. */
 export async function startBenchDaemon({
   functions,
+  nodeFunctions = {},
   entries = {},
   nodeOptions,
   keepsEnvironment = false,
@@ -38,11 +41,15 @@ export async function startBenchDaemon({
   stack.defer(async () => await rm(directory, { recursive: true, force: true }));
   const workspace = openRepository(join(directory, 'workspace'));
   const system = 'system:\n  process_isolation_level: strict\n  max_concurrent_functions: 5000\n  logging_level: WARNING\n';
-  const lines = Object.entries(entries).map(([name, entry]) => `  ${name}: ${entry}\n`);
+  const lines = [
+    ...Object.entries(entries).map(([name, entry]) => `  ${name}: ${entry}\n`),
+    ...Object.keys(nodeFunctions).map((name) => `  ${name}: {runtime: node}\n`),
+  ];
   const files: Record<string, string> = {
     'faas_config.yaml': `${system}functions:${lines.length === 0 ? ' {}' : ''}\n${lines.join('')}`,
   };
   for (const [name, code] of Object.entries(functions)) files[`functions/${name}/handler.py`] = code;
+  for (const [name, code] of Object.entries(nodeFunctions)) files[`functions/${name}/handler.mjs`] = code;
   await workspace.write(files);
   await workspace.git(['init', '-q', '-b', 'main']);
   await workspace.git(['add', '.']);

@@ -1,10 +1,13 @@
-import { rowOf, type Benchmark, type Row } from './benchmark.ts';
+import { rowOf, type Benchmark, type Level, type Row } from './benchmark.ts';
 import { ECHO, startBenchDaemon, type BenchDaemon } from './bench-daemon.ts';
 import { HttpConnection, requestBytes } from './http-connection.ts';
 import { quantilesOf } from './quantiles.ts';
 
 /** Longer than the daemon needs to prepare the next instance: the calls of a person or of a schedule. */
 const GAP_MS = 40;
+/** Node boots for 20 to 40 ms. */
+const NODE_GAP_MS = 150;
+const NODE_ECHO = 'export const handle = (request) => request.getJson();\n';
 
 /**
  * Every function is called once, so every call starts an instance. With gaps the daemon has prepared instances at hand;
@@ -13,18 +16,21 @@ const GAP_MS = 40;
 export const coldStart: Benchmark = {
   name: 'cold-start',
   method:
-    'fresh Python functions (strict, min_instances 0), each called once over one keep-alive connection; from writing the request to reading the answer',
+    'fresh functions (strict, min_instances 0), Python and Node, each called once over one keep-alive connection; from writing the request to reading the answer',
   async run(options) {
     const count = options.isQuick ? 40 : 150;
     const names = Array.from({ length: 2 * count }, (_, index) => `cold-${index}`);
+    const nodeNames = Array.from({ length: options.isQuick ? 20 : 75 }, (_, index) => `node-${index}`);
     await using bench = await startBenchDaemon({
       functions: Object.fromEntries(names.map((name) => [name, ECHO])),
+      nodeFunctions: Object.fromEntries(nodeNames.map((name) => [name, NODE_ECHO])),
       nodeOptions: options.nodeOptions,
     });
     await new Promise((resolve) => setTimeout(resolve, 1000));
     return [
-      ...(await callEach(bench, names.slice(0, count), GAP_MS, `cold start, ${GAP_MS} ms between calls`, true)),
-      ...(await callEach(bench, names.slice(count), 0, 'cold starts back to back', false)),
+      ...(await callEach(bench, names.slice(0, count), GAP_MS, `cold start, ${GAP_MS} ms between calls`, { p50: 8, p99: 25 })),
+      ...(await callEach(bench, names.slice(count), 0, 'cold starts back to back')),
+      ...(await callEach(bench, nodeNames, NODE_GAP_MS, `Node: cold start, ${NODE_GAP_MS} ms between calls`, { p50: 10 })),
     ];
   },
 };
@@ -34,7 +40,7 @@ async function callEach(
   names: readonly string[],
   gapMs: number,
   what: string,
-  hasLevel: boolean,
+  level?: Level,
 ): Promise<readonly Row[]> {
   const connection = await HttpConnection.open(bench.port);
   const totalMs: number[] = [];
@@ -51,7 +57,7 @@ async function callEach(
   }
   connection.close();
   return [
-    rowOf(what, 'ms', quantilesOf(totalMs), hasLevel ? { p50: 8, p99: 25 } : undefined),
+    rowOf(what, 'ms', quantilesOf(totalMs), level),
     rowOf('  of it: start of the instance', 'ms', quantilesOf(startMs)),
     rowOf('  of it: handler', 'ms', quantilesOf(execMs)),
   ];
