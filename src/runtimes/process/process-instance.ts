@@ -28,7 +28,6 @@ const CHANNEL_LOST_MS = 200;
 /** Nothing fills its memory with another process in less time, so shorter calls are not asked about. */
 const OOM_CALL_MIN_MS = 5;
 
-
 interface PendingCall {
   readonly invocation: Invocation;
   readonly sentMs: number;

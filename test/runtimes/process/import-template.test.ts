@@ -125,7 +125,7 @@ testAsRoot('nothing is left of templates and their instances when the runtime is
   const fixture = await RuntimeFixture.open();
   const made = await TemplatedFunction.make(fixture, COUNTER);
   const forks = await Promise.all([made.fork(), made.fork()]);
-  const processes = [...forks.map(({ pid }) => pid as number), ...parentsOf(forks[0]!)];
+  const processes = [...forks.map(({ pid }) => pid as number), ...parentsOf(forks[0])];
   const making = new TemplatedFunction(fixture, 'import time\ntime.sleep(0.4)\ndef handle(request): return {}\n');
   await making.start();
   t.is(making.view.state, 'making');
