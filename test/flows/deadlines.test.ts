@@ -17,8 +17,8 @@ const SLOW_IMPORT = `import time\ntime.sleep(1.5)\n${HANDLER}`;
 const CONFIG = `functions:
   one: {max_instances: 1, timeout: 20s}
   short: {max_instances: 1, timeout: 500ms}
-  slow: {max_instances: 1, timeout: 20s}
-  slower: {max_instances: 1, timeout: 20s, cold_start_timeout: 3s}
+  slow: {import_template: never, max_instances: 1, timeout: 20s}
+  slower: {import_template: never, max_instances: 1, timeout: 20s, cold_start_timeout: 3s}
 `;
 
 let marks = 0;
