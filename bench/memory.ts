@@ -21,7 +21,7 @@ export const memory: Benchmark = {
     const { isQuick, instances } = options;
     return [
       ...(await measure('none', isQuick ? Math.min(instances, 50) : instances, options)),
-      //EG ...(await measure('egress', isQuick ? 25 : Math.ceil(instances / 4), options)),
+      ...(await measure('egress', isQuick ? 25 : Math.ceil(instances / 4), options)),
     ];
   },
 };
