@@ -28,6 +28,7 @@ export interface PackageFiles {
 }
 
 const INSTALLED_KINDS: readonly string[] = ['dependencies', 'optionalDependencies', 'peerDependencies'];
+const NAMED_MAX = 1000;
 /** What npm needs beside them to see that the lock fits. */
 const KEPT = ['name', 'version', 'peerDependenciesMeta', 'overrides'] as const;
 
@@ -76,7 +77,13 @@ function namedPackages(file: TextFile, value: JsonObject, problems: Problem[]): 
       problems.push({ ...placeOf(file, kind), message: `${kind} must be an object of names and versions` });
       continue;
     }
-    for (const [name, spec] of Object.entries(asObject(section))) {
+    const entries = Object.entries(asObject(section));
+    // Each is looked for in the text.
+    if (entries.length > NAMED_MAX) {
+      problems.push({ ...placeOf(file, kind), message: `${kind} has more than ${NAMED_MAX} packages` });
+      continue;
+    }
+    for (const [name, spec] of entries) {
       const place = placeOf(file, name, kind);
       const mistake = isPackageName(name) ? specProblem(spec) : 'is not the name of a package';
       if (mistake !== undefined) problems.push({ ...place, message: `${JSON.stringify(name)}: ${mistake}` });

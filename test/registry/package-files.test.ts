@@ -98,6 +98,8 @@ test('files that are no JSON, missing and unequal locks are refused', (t) => {
   t.regex(problemsOf('{\n  "dependencies": {,}\n}')[0] ?? '', /^package\.json:2:20: the file is not valid JSON here/);
   t.regex(problemsOf('[]')[0] ?? '', /JSON object/);
   t.regex(problemsOf('{"dependencies": ["a"]}')[0] ?? '', /must be an object/);
+  const many = Object.fromEntries(Array.from({ length: 1001 }, (_, index) => [`a${index}`, '1']));
+  t.regex(problemsOf(JSON.stringify({ dependencies: many }))[0] ?? '', /^package\.json:1:2: dependencies has more than 1000/);
   t.regex(problemsOf(wants)[0] ?? '', /no package-lock\.json/);
   t.regex(problemsOf(wants, '{')[0] ?? '', /^package-lock\.json:1:2/);
   t.regex(problemsOf(wants, lockText({}, {}, 1))[0] ?? '', /version 2 or 3/);
@@ -118,6 +120,11 @@ test('entries of a lock that lead elsewhere, or are bound to nothing, are refuse
     ['node_modules/a', { resolved: '../x', link: true }, /is a link/],
     ['node_modules/a', { ...ONE, dependencies: { b: 'https://example.org/b.tgz' } }, /it needs "b".*URL/],
     ['node_modules/a', { ...ONE, optionalDependencies: { b: 'github:x/y' } }, /it needs "b".*URL/],
+    ['node_modules/a', { ...ONE, peerDependencies: { b: 'http://127.0.0.1/b.tgz' } }, /it needs "b".*URL/],
+    ['node_modules/a', { ...ONE, version: 'http://127.0.0.1/a.tgz' }, /no version/],
+    ['node_modules/a', { ...ONE, version: 'file:/usr/share' }, /no version/],
+    ['node_modules/a', { ...ONE, version: undefined }, /no version/],
+    ['node_modules/a', { ...ONE, name: '../x' }, /no name/],
     ['packages/a', ONE, /no place below node_modules/],
     ['../a', ONE, /no place below node_modules/],
     ['node_modules/../../a', ONE, /no place below node_modules/],
