@@ -36,6 +36,11 @@ export function readRequirements(text: string, file: string): RequirementsFile {
     if (problems.length < PROBLEMS_MAX) problems.push({ file, line, column, message });
   };
   for (const { text: content, line } of logicalLines(text)) {
+    // Each is compared with those before it.
+    if (requirements.length === REQUIREMENTS_MAX) {
+      complain(line, 1, `the file has more than ${REQUIREMENTS_MAX} requirements`);
+      break;
+    }
     const column = content.length - content.trimStart().length + 1;
     const [, head = '', options = ''] = /^(.*?)((?:\s--hash[=\s].*)?)$/s.exec(content) ?? [];
     const option = /(?:^|\s)(--?[A-Za-z][\w-]*)/.exec(head);
@@ -60,7 +65,6 @@ export function readRequirements(text: string, file: string): RequirementsFile {
       complain(line, head.length + 2, `a hash is --hash=sha256: and 64 hexadecimal digits (or sha384, sha512)`);
     requirements.push({ ...requirement, file, line, column, hashes: hashes ?? [] });
   }
-  if (requirements.length > REQUIREMENTS_MAX) complain(1, 1, `the file has more than ${REQUIREMENTS_MAX} requirements`);
   for (const problem of hashProblems(requirements)) complain(problem.line, problem.column, problem.message);
   return { requirements, problems };
 }

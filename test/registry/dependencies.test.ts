@@ -24,6 +24,12 @@ test('requirements.txt is read with comments, continued lines and hashes', (t) =
   t.deepEqual(read('\n # nothing\n').requirements, []);
 });
 
+test('the first requirement too many ends the reading', (t) => {
+  t.deepEqual(problemsOf('a\n'.repeat(100_000)).slice(0, 1), ['2:1: a is there twice']);
+  const many = Array.from({ length: 1001 }, (_, index) => `a${index}`).join('\n');
+  t.deepEqual(problemsOf(many), ['1001:1: the file has more than 1000 requirements']);
+});
+
 test('options, URLs and paths in requirements.txt are refused where they stand', (t) => {
   const text = [
     '--index-url https://evil.example/simple',
