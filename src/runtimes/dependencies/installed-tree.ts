@@ -27,6 +27,8 @@ export async function sealTree(root: string): Promise<InstalledFile[]> {
   const isRoot = process.getuid?.() === 0;
   const paths: string[] = [];
   await walk(root, async (path, found) => {
+    // Whoever built may have put a link there, which the store would take for the directory it leads to.
+    if (path === '' && !found.isDirectory()) throw unfit('the place of the packages is no directory');
     const absolute = join(root, path);
     if (isRoot && (found.uid !== 0 || found.gid !== 0)) await lchown(absolute, 0, 0);
     if (found.isSymbolicLink()) {
