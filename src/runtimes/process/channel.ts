@@ -8,10 +8,19 @@ import {
   MAX_META_BYTES,
   type FrameSink,
   type FrameType,
+  ProtocolError,
 } from '../protocol.ts';
+import { BODY_WINDOW_BYTES } from './call-bodies.ts';
 
 /** Largest body of an answer that is not streamed; the runner refuses more with `bad_response`. */
 export const MAX_RESPONSE_BYTES = 32 * 1024 * 1024;
+
+/**
+ * An instance that reads leaves less unread than this for each call that ran at once: of each that runs its INVOKE and the
+ * window of its body; as much of those that ended before their bodies were read; and Node counts what it writes in one go until
+ * all of it is out, so twice that.
+ */
+const UNREAD_FACTOR = 4;
 
 const INSTANCE_LIMITS = new Map<number, number>([
   [FRAME.PREPARED, MAX_JSON_BYTES],
@@ -43,6 +52,9 @@ export class Channel {
   readonly #socket: Socket;
   #listener: ChannelListener;
   #isClosed = false;
+  #callsMax = 0;
+  #invokeMaxBytes = 0;
+  #unreadMaxBytes = Infinity;
 
   constructor(socket: Socket, rest: Buffer, listener: ChannelListener) {
     this.#socket = socket;
@@ -79,8 +91,23 @@ export class Channel {
     this.#listener = listener;
   }
 
+  /** An instance that only writes would leave what it is sent in our memory: it breaks the protocol. */
   write(frame: Buffer): void {
-    if (this.#socket.writable) this.#socket.write(frame);
+    if (!this.#socket.writable) return;
+    if (this.#socket.writableLength > this.#unreadMaxBytes) {
+      this.#unreadMaxBytes = Infinity;
+      this.#listener.broken(new ProtocolError('does not read what it is sent'));
+      return;
+    }
+    this.#socket.write(frame);
+  }
+
+  /** `calls`: how many run now, with this one. */
+  writeInvoke(frame: Buffer, calls: number): void {
+    this.#callsMax = Math.max(this.#callsMax, calls);
+    this.#invokeMaxBytes = Math.max(this.#invokeMaxBytes, frame.byteLength);
+    this.#unreadMaxBytes = UNREAD_FACTOR * this.#callsMax * (this.#invokeMaxBytes + BODY_WINDOW_BYTES);
+    this.write(frame);
   }
 
   /** A frame whose payload is not copied: it must not change any more. */

@@ -159,8 +159,8 @@ export class ProcessInstance implements Instance {
         stream: undefined,
         onEnd: undefined,
       });
-      this.#channel.write(frame);
-      if (rest !== undefined) this.#bodies.begin(call, rest);
+      this.#channel.writeInvoke(frame, this.#pending.size);
+      if (rest !== undefined && this.#pending.has(call)) this.#bodies.begin(call, rest);
     });
   }
 
