@@ -104,8 +104,9 @@ async function converse(instance: Instance, run: InstallerRun, clock: Clock): Pr
   for await (const piece of pieces as AsyncIterable<Uint8Array>) {
     heardBytes += piece.byteLength;
     if (heardBytes > OUTPUT_MAX_BYTES) throw failed(`it printed more than ${OUTPUT_MAX_BYTES / 2 ** 20} MiB`);
-    // ASCII: what JSON escapes.
-    const lines = (rest + Buffer.from(piece).toString('latin1')).split('\n');
+    // ASCII: what JSON escapes. Only the new piece is searched, or a line without an end would be searched again with each.
+    const [first = '', ...lines] = Buffer.from(piece).toString('latin1').split('\n');
+    lines.unshift(rest + first);
     rest = lines.pop() ?? '';
     for (const line of lines) {
       const event = readEvent(line);
