@@ -260,7 +260,7 @@ class LeveledRuntime implements AsyncDisposable {
 
   async ready(uses: readonly NetworkedUse[]): Promise<void> {
     // Thousands of functions have a handful of uses, and looking for an interpreter asks the file system.
-    const distinct = new Map(uses.map((use) => [`${use.runtime} ${use.network} ${use.memoryBytes}`, use]));
+    const distinct = new Map(uses.map((use) => [[use.runtime, use.network, use.memoryBytes, use.handlerModule].join(' '), use]));
     const stocks = new Set(Array.from(distinct.values(), (use) => this.#stock(use)));
     // A prepared Node is ten times a prepared Python: none is kept for functions that are gone.
     for (const [key, stock] of this.#stocks) if (key.startsWith('node')) stock.keep(stocks.has(stock) ? this.#ahead('node') : 0);
