@@ -171,8 +171,12 @@ export class EgressNetworks implements AsyncDisposable {
       allow: async (allowed) => {
         try {
           const { group, release } = await this.#lists.use(allowed);
-          if (isReleased) release();
-          else endUse = release;
+          if (isReleased) {
+            // The name of its link may be another instance's by now, which must not get the list.
+            release();
+            throw new Error('the instance is gone');
+          }
+          endUse = release;
           await this.#keeper.ask('group', { name: slot.name, group });
         } catch (error) {
           throw unavailable(error);
