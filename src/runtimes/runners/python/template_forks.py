@@ -64,9 +64,11 @@ class TemplateForks:
             if orders is None:
                 raise OSError(3, "the template is gone")
             sync, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            sent.append(theirs.detach())
             sync.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-            sent[:0] = [_dial(self._daemon, token, "channel"), _dial(self._daemon, token, "log")]
+            # One by one, so that a failure closes those before it.
+            for kind in ("channel", "log"):
+                sent.append(_dial(self._daemon, token, kind))
+            sent.append(theirs.detach())
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", sent))]
             # A template that takes no orders must not hold up everybody else's.
             orders.sendmsg([FORK], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
