@@ -168,6 +168,8 @@ test('instances are prepared ahead for the runtimes in use, and no longer when n
   await waitUntil(() => prepared() === 0);
   await fixture.runtime.ready([{ ...use, handlerModule: 'handler.ts' }]);
   t.is(processesWith('/runner/ahead.ts').length > 0 && prepared(), 1);
+  await fixture.runtime.ready([use, { ...use, handlerModule: 'handler.ts' }, use]);
+  t.is(prepared(), 2, 'both kinds beside each other');
 });
 
 test('a module that is missing and an exception at import are told with their place', async (t) => {
