@@ -35,8 +35,8 @@ export interface ImportTemplatesOptions {
  *           took long to import and no pause holds.
  * making    A template imports, in the background; starts are ordinary. Exits: ready; refused, when it is unfit or its import was
  *           quick after all; unmade, with a pause that doubles each time, when it failed.
- * ready     Starts are forks. Exits: unmade, when a fork fails, the template dies, or nobody used it for long; refused, when
- *           processes of the function were found beside it.
+ * ready     Starts are forks. Exits: unmade, when a fork fails or does not become an instance, the template dies, or nobody used it
+ *           for long; refused, when processes of the function were found beside it.
  * refused   For good: all starts are ordinary.
  *
  * A start whose fork fails is made the ordinary way, which is never weaker.
@@ -85,6 +85,12 @@ export class ImportTemplates implements AsyncDisposable {
       signal.throwIfAborted();
       return undefined;
     }
+  }
+
+  /** What it forked did not become an instance: what is wrong with it would be so with the next, too. */
+  failed(request: StartRequest): void {
+    const entry = this.#entries.get(keyOf(request));
+    if (entry?.template !== undefined) this.#lost(entry, entry.template, 'an instance that it forked could not be started');
   }
 
   /** An instance was started the ordinary way, and took so long to import. */

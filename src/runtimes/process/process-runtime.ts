@@ -221,6 +221,7 @@ class LeveledRuntime implements AsyncDisposable {
       } catch {
         // Its siblings can end it; one that starts the ordinary way is out of their reach.
         signal.throwIfAborted();
+        this.#templates.failed(request);
       }
     }
     const prepared = await stock.take(signal);

@@ -3,6 +3,7 @@ import { chmodSync, cpSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import test from 'ava';
 import { systemClock } from '../../../src/observability/clock.ts';
+import type { FaasError } from '../../../src/errors.ts';
 import { Capacity } from '../../../src/pool/capacity.ts';
 import { Pool, type PoolAnswer } from '../../../src/pool/pool.ts';
 import { FunctionStats } from '../../../src/pool/stats.ts';
@@ -40,21 +41,7 @@ def handle(request):
     time.sleep(0.02)
     return "quick"
 `;
-  const request = fixture.request(code, { importTemplate: 'auto', timeoutMs: TIMEOUT_MS });
-  const pool = new Pool({
-    functionName: request.functionName,
-    version: request.version,
-    mode: 'process',
-    request,
-    policy: { ...defaultPolicy, timeoutMs: TIMEOUT_MS, maxInstances: 4 },
-    runtime: fixture.runtime,
-    capacity: new Capacity(10),
-    clock: systemClock,
-    stats: new FunctionStats(systemClock),
-    onEvent: () => undefined,
-  });
-  const send = async (path: string, budgetMs = 20_000): Promise<PoolAnswer> =>
-    await pool.invoke(invocationOf({ path }), systemClock.nowMs() + budgetMs);
+  const { pool, request, send } = poolOf(fixture, code);
   const template = () => fixture.runtime.viewImportTemplate?.(request);
   await send('/');
   await waitUntil(() => template()?.state === 'ready');
@@ -78,6 +65,36 @@ def handle(request):
   t.true(served >= 3, String(served));
   await send('/');
   t.is(template()?.state, 'ready');
+  await pool.drain();
+});
+
+testAsRoot('instances that a sibling stopped are replaced when their calls time out', async (t) => {
+  await using fixture = await RuntimeFixture.open();
+  const code = `${SLOW}
+import os, signal
+def handle(request):
+    if request.path == "/leave":
+        os._exit(3)
+    if request.path == "/stop":
+        os.kill(-1, signal.SIGSTOP)
+    time.sleep(0.02)
+    return "quick"
+`;
+  const { pool, request, send } = poolOf(fixture, code);
+  const template = () => fixture.runtime.viewImportTemplate?.(request);
+  await send('/');
+  await waitUntil(() => template()?.state === 'ready');
+  t.is(await codeOf(send('/leave')), 'crash');
+  await waitUntil(async () => {
+    await Promise.all(Array.from({ length: 8 }, async () => await send('/')));
+    return template()?.instances === 4;
+  });
+  await send('/stop');
+  const calls = await Promise.allSettled(Array.from({ length: 4 }, async () => await send('/', TIMEOUT_MS)));
+  const codes = calls.map((call) => (call.status === 'fulfilled' ? 'answered' : (call.reason as FaasError).code));
+  t.is(codes.filter((found) => found === 'timeout').length, 3, codes.join(', '));
+  // All at once, so that more than the one that was left is needed.
+  await Promise.all(Array.from({ length: 8 }, async () => await send('/')));
   await pool.drain();
 });
 
@@ -107,3 +124,23 @@ def handle(request):
     `imports took ${Math.round(made.view.importMs ?? 0)} ms, then ${forks.map(({ phases }) => phases.importMs.toFixed(1)).join(', ')}`,
   );
 });
+
+/** One function with a timeout, and at most four instances. */
+function poolOf(fixture: RuntimeFixture, code: string) {
+  const request = fixture.request(code, { importTemplate: 'auto', timeoutMs: TIMEOUT_MS });
+  const pool = new Pool({
+    functionName: request.functionName,
+    version: request.version,
+    mode: 'process',
+    request,
+    policy: { ...defaultPolicy, timeoutMs: TIMEOUT_MS, maxInstances: 4 },
+    runtime: fixture.runtime,
+    capacity: new Capacity(10),
+    clock: systemClock,
+    stats: new FunctionStats(systemClock),
+    onEvent: () => undefined,
+  });
+  const send = async (path: string, budgetMs = 20_000): Promise<PoolAnswer> =>
+    await pool.invoke(invocationOf({ path }), systemClock.nowMs() + budgetMs);
+  return { pool, request, send };
+}
