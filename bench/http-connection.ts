@@ -43,7 +43,13 @@ export class HttpConnection {
     socket.on('close', () => this.#fail(new Error('the server closed the connection')));
   }
 
+  /** False once either side has closed it: a server closes what is idle for long. */
+  get isOpen(): boolean {
+    return this.#socket.writable;
+  }
+
   call(request: Buffer): Promise<HttpAnswer> {
+    if (!this.isOpen) return Promise.reject(new Error('the connection is closed'));
     this.#pending = Promise.withResolvers();
     this.#socket.write(request);
     return this.#pending.promise;

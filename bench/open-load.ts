@@ -49,7 +49,9 @@ const calls: Promise<void>[] = [];
 async function send(dueMs: number, isCounted: boolean): Promise<void> {
   let status = 0;
   try {
-    const connection = free.pop() ?? (await HttpConnection.open(order.port));
+    let connection = free.pop();
+    while (connection?.isOpen === false) connection = free.pop();
+    connection ??= await HttpConnection.open(order.port);
     if (isCounted) late.push(performance.now() - dueMs);
     const answer = await connection.call(request);
     status = answer.status;
