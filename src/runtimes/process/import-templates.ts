@@ -8,10 +8,10 @@ import { LauncherLost } from './launcher.ts';
 import type { PreparedInstance } from './prepared-instance.ts';
 
 /**
- * An import that takes less is done again by each instance. Ten times what an ordinary start takes without it: below, a template would
- * cost memory and separation for a difference that few callers notice. Plain handlers take 1 to 5 ms, numpy 110, pandas 300.
+ * An import that takes less is done again by each instance. Several times what an ordinary start takes without it: below, a template
+ * would cost memory and separation for a difference that few callers notice. Plain handlers take 1 to 5 ms, numpy 45 to 110, pandas 300.
  */
-export const SLOW_IMPORT_MS = 50;
+export const SLOW_IMPORT_MS = 25;
 /** Unused for so long, without an instance that lives, it goes. The default of `warm_instance_ttl`. */
 const IDLE_MS = 600_000;
 /** Each holds its function's modules in memory, and counts as no instance. */
