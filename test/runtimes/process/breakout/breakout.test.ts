@@ -22,7 +22,7 @@ import { READING } from './reading.ts';
 const STATUS_OF = { timeout: 504, oom: 502, bad_response: 502, handler_error: 500, crash: 502 } as const;
 const ATTEMPTS: readonly Attempt[] = [...READING, ...KERNEL, ...REACHING, ...EXHAUSTION, ...PROTOCOL];
 /** Node has threads of its own, and needs room to boot. */
-const LIMITS = { python3: '{memory: 128Mi, pids: 16', node: '{memory: 192Mi, pids: 32' } as const;
+const LIMITS = { python3: '{memory: 256Mi, pids: 16', node: '{memory: 192Mi, pids: 32' } as const;
 
 interface Target {
   readonly daemon: DaemonProcess;
