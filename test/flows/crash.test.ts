@@ -158,7 +158,12 @@ test.serial('on SIGTERM running calls finish, new ones are refused, and nothing 
   await waitUntil(async () => (await instancesOf(daemon)).some(({ state }) => state === 'busy'));
   const stopped = assertStopsClean(t, workspace, daemon);
   await waitUntil(() => daemon.output().includes('stopping'));
-  await t.throwsAsync(callSlow(daemon, 0), { code: 'ECONNREFUSED' });
+  // Reset: the kernel had taken the connection when the listener was closed.
+  const refusal = await callSlow(daemon, 0).then(
+    ({ status }) => `answered ${status}`,
+    (error: NodeJS.ErrnoException) => error.code,
+  );
+  t.true(refusal === 'ECONNREFUSED' || refusal === 'ECONNRESET', refusal);
   const finished = await running;
   t.is(finished.status, 200, finished.text);
   t.is(finished.text, 'woke');
