@@ -251,7 +251,7 @@ ${kind} handle(request):
 
 test('a thread that still waits for the body when its call ends does not take the frames of the next', async (t) => {
   const source = `
-import threading
+import threading, time
 reading, outcome = threading.Event(), []
 def read(request):
     reading.set()
@@ -265,6 +265,9 @@ def handle(request):
         thread.start()
         reading.wait()
         return "left"
+    for _ in range(500):
+        if outcome: break
+        time.sleep(0.01)
     return f"{request.get_text()} {outcome}"
 `;
   await withInstance(source, async (instance) => {
